@@ -1,0 +1,41 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check lint types slow bench clean pictures
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[demo]"
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[dev]"
+	touch $@ $(VENV)/demo.stamp
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 -m slow
+
+pictures: $(VENV)/dev.stamp
+	$(BIN)/python tools/pictures.py
+
+bench: $(VENV)/dev.stamp
+	$(PIP) -e ".[bench]"
+	$(PIP) --no-deps timm
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,193 @@
+"""Schedules and plans as plain data and JSON files. Loading never imports and never evaluates.
+
+`{"format": 1, "schedule": {"kind": "linear", "over": 100}}`: kinds are plain words, lengths with
+units are their texts, fields at their defaults are left out. A function (`Custom`) and a family from
+another package load only where the caller names the package as trusted.
+"""
+
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepsize.errors import FieldError, SpecError
+from stepsize.schedules.plan import Plan
+from stepsize.schedules.schedule import REGISTRY, Schedule, changed_fields
+from stepsize.units import Time
+
+FORMAT = 1
+
+
+def to_dict(value: Schedule | Plan) -> dict[str, Any]:
+    """Give a schedule or a plan as plain data that JSON can hold.
+
+    >>> from stepsize import Cosine, Warmup
+    >>> to_dict(Warmup("5%") >> Cosine(stop=0.1))["schedule"]["parts"][0]
+    {'kind': 'warmup', 'over': '5%'}
+    """
+    if isinstance(value, Plan):
+        return {"format": FORMAT, "plan": {name: _data(each, name) for name, each in value.items()}}
+    return {"format": FORMAT, "schedule": _data(value, type(value).__name__)}
+
+
+def _data(value: Any, path: str) -> Any:
+    if isinstance(value, Schedule):
+        fields = {n: _data(v, f"{path}.{n}") for n, v in changed_fields(value).items()}
+        return {"kind": value.kind, **fields}
+    if isinstance(value, Time):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_data(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, type) and issubclass(value, Schedule):
+        return value.kind
+    if isinstance(value, float) and value == int(value) and abs(value) < 2**53:
+        return int(value)
+    return _function_name(value, path) if callable(value) else value
+
+
+def _function_name(function: Any, path: str) -> str:
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
+    if not module or "<" in name or "." in name:
+        raise SpecError(
+            f"{path} is {function!r}, which has no name that a file could hold: "
+            "use a function defined at the top of a module"
+        )
+    return f"{module}:{name}"
+
+
+def from_dict(data: Any, *, trust: Iterable[str] = ()) -> Schedule | Plan:
+    """Build the schedule or plan that the data describe.
+
+    Args:
+        data: what `to_dict` gave.
+        trust: names of packages whose functions and families may be used; nothing else is imported.
+
+    Raises:
+        SpecError: for anything that is not such a description, with the path to it.
+    """
+    if not isinstance(data, Mapping):
+        raise SpecError(f"a description is an object with 'format', got {type(data).__name__}")
+    version = data.get("format")
+    if version != FORMAT:
+        newer = isinstance(version, int) and not isinstance(version, bool) and version > FORMAT
+        cure = "update stepsize" if newer else f"expected {FORMAT}"
+        raise SpecError(f"format: unknown version {version!r}; {cure}")
+    trusted = frozenset(trust)
+    keys = set(data) - {"format"}
+    if keys == {"schedule"}:
+        return _node(data["schedule"], "schedule", trusted)
+    if keys == {"plan"} and isinstance(data["plan"], Mapping):
+        plan = {str(n): _node(d, f"plan.{n}", trusted) for n, d in data["plan"].items()}
+        return _built(Plan, plan, "plan")
+    raise SpecError(
+        f"expected the keys 'format' and 'schedule' or 'plan', got {sorted(map(str, data))}"
+    )
+
+
+def _node(data: Any, path: str, trusted: frozenset[str]) -> Schedule:
+    if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
+        raise SpecError(f"{path}: expected an object with a 'kind', got {data!r}")
+    cls = _family(data["kind"], path, trusted)
+    known = [name for name in cls.__dataclass_fields__ if cls.__dataclass_fields__[name].init]  # type: ignore[attr-defined]  # every family is a dataclass
+    for name in data:
+        if name != "kind" and name not in known:
+            raise SpecError(
+                f"{path}: {data['kind']!r} has no field {name!r}{_nearest(name, known)}"
+            )
+    fields = {n: _field(cls, n, v, f"{path}.{n}", trusted) for n, v in data.items() if n != "kind"}
+    return _built(cls, fields, path)
+
+
+def _built(cls: Any, fields: dict[str, Any], path: str) -> Any:
+    try:
+        return cls(**fields)
+    except FieldError as error:
+        raise SpecError(f"{path}: {error}") from error
+    except TypeError as error:
+        raise SpecError(f"{path}: {str(error).partition(') ')[2] or error}") from error
+
+
+def _field(cls: type[Schedule], name: str, value: Any, path: str, trusted: frozenset[str]) -> Any:
+    if isinstance(value, Mapping):
+        return _node(value, path, trusted)
+    if isinstance(value, list):
+        return tuple(_field(cls, name, v, f"{path}[{i}]", trusted) for i, v in enumerate(value))
+    if name == "along" and isinstance(value, str):
+        return _family(value, path, trusted)
+    if name == "function" and isinstance(value, str):
+        return _function(value, path, trusted)
+    return value
+
+
+def _family(kind: str, path: str, trusted: frozenset[str]) -> type[Schedule]:
+    if kind not in REGISTRY:
+        for entry in importlib.metadata.entry_points(group="stepsize.schedules"):
+            if entry.name == kind and entry.module.partition(".")[0] in trusted:
+                entry.load()
+    if kind not in REGISTRY:
+        raise SpecError(
+            f"{path}: unknown kind {kind!r}{_nearest(kind, REGISTRY)}; "
+            "a family of another package needs trust=('that_package',)"
+        )
+    return REGISTRY[kind]
+
+
+def _function(text: str, path: str, trusted: frozenset[str]) -> Any:
+    module, _, name = text.partition(":")
+    package = module.partition(".")[0]
+    if package not in trusted:
+        raise SpecError(
+            f"{path}: the function {text!r} is code of the package {package!r}, which loads only "
+            f"with trust=({package!r},)"
+        )
+    found = sys.modules.get(module) or importlib.import_module(module)
+    function = getattr(found, name, None)
+    if not callable(function):
+        raise SpecError(f"{path}: {module} has no function {name!r}")
+    return function
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 (only for an error)
+
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f", did you mean {close[0]!r}" if close else ""
+
+
+def dump(value: Schedule | Plan, path: str | os.PathLike[str]) -> None:
+    """Write a schedule or a plan to a JSON file, whole or not at all."""
+    target = _json_path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(to_dict(value), indent=2) + "\n", encoding="utf-8")
+    partial.replace(target)
+
+
+def load(path: str | os.PathLike[str], *, trust: Iterable[str] = ()) -> Schedule | Plan:
+    """Read a schedule or a plan from a JSON file; see `from_dict`."""
+    source = _json_path(path)
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"{source}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{source}: cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{source}: is not whole JSON: {error}") from None
+    except RecursionError:
+        raise SpecError(f"{source}: is nested too deeply for a schedule") from None
+    try:
+        return from_dict(data, trust=trust)
+    except SpecError as error:
+        raise SpecError(f"{source}: {error}") from error
+
+
+def _json_path(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.suffix != ".json":
+        raise SpecError(
+            f"{target}: a schedule file ends in .json, got {target.suffix or 'no ending'}"
+        )
+    return target

@@ -1,0 +1,185 @@
+"""Decays: schedules without an end. They start at 1 and never need a horizon."""
+
+import math
+from typing import Any, ClassVar
+
+from stepsize.schedules.cycles import laps
+from stepsize.schedules.fields import Fraction01, Length, Moments, Positive
+from stepsize.schedules.formula import Names
+from stepsize.schedules.schedule import Schedule, schedule
+from stepsize.units import plain
+
+
+@schedule
+class Step(Schedule):
+    """Step decay: times `factor` every so often, `factor ** floor(t / every)`.
+
+    The drop takes effect at t = every (the convention of torch and optax; Keras drops one step
+    later). The staircase form of exponential decay is this same function.
+
+    Source: the first seed, "Step Decay"; torch StepLR.
+
+    The ImageNet recipe of pytorch/examples, rate 0.1 and x0.1 every 30 of 90 epochs:
+
+    >>> resnet = Step(30, factor=0.1).absolute(0.1)
+    >>> [round(resnet(epoch), 12) for epoch in (0, 29, 30, 60)]
+    [0.1, 0.1, 0.01, 0.001]
+    """
+
+    kind: ClassVar[str] = "step"
+    every: Length
+    factor: Fraction01 = 0.1
+
+    @property
+    def duration(self) -> float:
+        """Endless."""
+        return math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From 1 towards 0."""
+        return (0.0, 1.0)
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        done = laps(xp.clip(t, 0.0, math.inf), plain(self.every, "Step.every"), xp)
+        return xp.power(self.factor, done)
+
+
+@schedule
+class MultiStep(Schedule):
+    """Times `factor` at each of the moments `at`; a moment given twice counts twice.
+
+    `factor ** (how many moments are <= t)`: the drop takes effect at the moment itself.
+
+    Source: the first seed, "Step Decay"; torch MultiStepLR.
+
+    >>> MultiStep((30, 60, 60), factor=0.5)(29), MultiStep((30, 60, 60), factor=0.5)(60)
+    (1.0, 0.125)
+    """
+
+    kind: ClassVar[str] = "multi_step"
+    at: Moments
+    factor: Fraction01 = 0.1
+
+    @property
+    def duration(self) -> float:
+        """Endless."""
+        return math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From 1 to the factor to the number of moments."""
+        return (self.factor ** len(self.at), 1.0)
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        at = tuple(plain(moment, "MultiStep.at") for moment in self.at)
+        values = tuple(self.factor**n for n in range(len(at) + 1))
+        return xp.take(values, xp.search(at, t))
+
+
+@schedule
+class Exponential(Schedule):
+    """Exponential decay: `factor ** (t / every)`.
+
+    The half-life is `every * ln 2 / -ln factor`: 13.5 for 0.95, 69 for 0.99. The steps sum to
+    `1/(1 - factor)` times `every` and no more: with bounded gradients the parameters can move only
+    so far, so a fast decay can freeze far from the optimum (the first seed's wording, "converges
+    faster", does not follow).
+
+    Source: the first seed, "Exponential Decay"; torch ExponentialLR.
+
+    >>> Exponential(0.95)(10), Exponential(0.5, every=100)(250)
+    (0.5987369392383787, 0.1767766952966369)
+    """
+
+    kind: ClassVar[str] = "exponential"
+    factor: Fraction01
+    every: Length = 1.0
+
+    @property
+    def duration(self) -> float:
+        """Endless."""
+        return math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From 1 towards 0."""
+        return (0.0, 1.0)
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        every = plain(self.every, "Exponential.every")
+        return xp.power(self.factor, xp.clip(t, 0.0, math.inf) / every)
+
+
+@schedule
+class PowerLaw(Schedule):
+    """Power law: `(timescale / (timescale + t)) ** power`; `1/(t+1)**power` at timescale 1.
+
+    Power 0.5 is the inverse square root, power 1 the inverse time decay `1/(1 + t/timescale)`. The
+    Robbins-Monro conditions hold iff 1/2 < power <= 1: the inverse square root fails the second one
+    (the first seed says otherwise), and is a good rate for averaged iterates all the same.
+
+    Source: the first seed, "Inverse Square Root Decay"; transformers' `inverse_sqrt` for the
+    timescale.
+
+    >>> PowerLaw(0.5)(3), PowerLaw(1, timescale=100)(300)
+    (0.5, 0.25)
+    """
+
+    kind: ClassVar[str] = "power_law"
+    power: Positive = 0.5
+    timescale: Length = 1.0
+
+    @property
+    def duration(self) -> float:
+        """Endless."""
+        return math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From 1 towards 0."""
+        return (0.0, 1.0)
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        timescale = plain(self.timescale, "PowerLaw.timescale")
+        base = timescale / (timescale + xp.clip(t, 0.0, math.inf))
+        if self.power == 1.0:
+            return base
+        return xp.sqrt(base) if self.power == 0.5 else xp.power(base, self.power)  # noqa: PLR2004
+
+
+@schedule
+class ExponentialWarmup(Schedule):
+    """A warmup without an end, to multiply with: `1 - exp(-(t + lead) / timescale)`.
+
+    With timescale `1/(1-beta2)` it is Ma and Yarats' untuned exponential warmup for Adam. `lead` is
+    one optimizer step by default (or the `every` of the `held` around it), so that the first value
+    is not 0.
+
+    Source: Ma and Yarats 2019 (arXiv 1910.04209), as in Tony-Y/pytorch_warmup.
+
+    >>> round(ExponentialWarmup(10)(0), 6), round(ExponentialWarmup(10)(99), 6)
+    (0.095163, 0.999955)
+    """
+
+    kind: ClassVar[str] = "exponential_warmup"
+    timescale: Length
+    lead: Length = 1.0
+
+    @property
+    def duration(self) -> float:
+        """Endless."""
+        return math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between 0 and 1."""
+        return (0.0, 1.0)
+
+    def _quantized(self, quantum: float) -> Schedule | None:
+        return ExponentialWarmup(self.timescale, quantum) if self.lead == 1.0 else self
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        timescale = plain(self.timescale, "ExponentialWarmup.timescale")
+        lead = plain(self.lead, "ExponentialWarmup.lead")
+        return -xp.expm1(-(xp.clip(t, 0.0, math.inf) + lead) / timescale)
