@@ -81,17 +81,20 @@ def _half_wave(u: Any, v: Any, xp: Names) -> Pair:
 
 
 def _raised(gone: Any, left: Any, power: float, xp: Names) -> Pair:
-    """Give 1 - left**power and left**power, the first without cancellation near the start."""
+    """Give 1 - left**power and left**power, the first without cancellation."""
     if power == 1.0:
         return gone, left
-    return xp.choose(  # type: ignore[no-any-return]  # a pair, as its branches
-        gone < left,
-        lambda: (
-            -xp.expm1(power * xp.log1p(-xp.clip(gone, 0.0, 0.5))),
-            xp.power(left, power),
-        ),
-        lambda: (1.0 - xp.power(left, power), xp.power(left, power)),
-    )
+
+    def near_the_start() -> Any:
+        return -xp.expm1(power * xp.log1p(-xp.clip(gone, 0.0, 0.5)))
+
+    def far_from_it() -> Any:
+        if power > 0.25:  # noqa: PLR2004 (then left**power is below 0.85 here)
+            return 1.0 - xp.power(left, power)
+        logarithm = xp.log(xp.clip(left, 1e-300, 1.0))
+        return xp.choose(left > 0.0, lambda: -xp.expm1(power * logarithm), lambda: 1.0)
+
+    return xp.choose(gone < left, near_the_start, far_from_it), xp.power(left, power)
 
 
 @schedule

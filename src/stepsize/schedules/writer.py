@@ -8,22 +8,24 @@ from stepsize.schedules.formula import FUNCTIONS, Expr
 
 _IN_TEXT = {
     "**": "{} ** {}",
-    "floor": "{} // 1.0",
+    "floor": "floor({})",
     "search": "bisect_right({}, {})",
     "take": "{}[{}]",
     "call": "float({}({}))",
     **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", "/", "<", "<=", ">", ">=")},
     **{name: f"{name}({{}})" for name in FUNCTIONS},
 }
-_CLOSED = {"search", "take", "call", *FUNCTIONS}  # need no brackets around them
+_CLOSED = {"floor", "search", "take", "call", *FUNCTIONS}  # need no brackets around them
 
 
 class Writer:
     """Collects the lines of the function and the names bound beside it."""
 
     def __init__(self) -> None:
-        self.lines = ["def value(t):"]
-        self.names: dict[str, Any] = {n: getattr(math, n) for n in (*FUNCTIONS, "inf", "nan")}
+        self.lines: list[str] = []
+        self.names: dict[str, Any] = {
+            n: getattr(math, n) for n in (*FUNCTIONS, "floor", "inf", "nan")
+        }
         self.names["bisect_right"] = bisect_right
         self._uses: dict[int, int] = {}
         self._count = 0
@@ -35,8 +37,28 @@ class Writer:
 
     def write(self, result: Any) -> None:
         """Write the whole function body for a result."""
+        self.line(0, "def value(t):")
         self._count_uses(result)
         self._return(result, {}, 1)
+
+    def assign(self, name: str, result: Any, depth: int, known: dict[int, str]) -> None:
+        """Write the lines that give a result a name, within a function of somebody else's.
+
+        `known` maps the ids of nodes to names they have already.
+        """
+        self._uses = {}  # keys are ids, and the record of an earlier result may be gone
+        self._count_uses(result)
+        self._assign(name, result, known, depth)
+
+    def _assign(self, name: str, node: Any, known: dict[int, str], depth: int) -> None:
+        if isinstance(node, Expr) and node.op == "where":
+            condition, then, otherwise = node.args
+            self.line(depth, f"if {self._text(condition, known, depth)}:")
+            self._assign(name, then, dict(known), depth + 1)
+            self.line(depth, "else:")
+            self._assign(name, otherwise, dict(known), depth + 1)
+        else:
+            self.line(depth, f"{name} = {self._text(node, known, depth)}")
 
     def _count_uses(self, node: Any) -> None:
         if not isinstance(node, Expr):
@@ -47,7 +69,8 @@ class Writer:
             for arg in node.args:
                 self._count_uses(arg)
 
-    def _line(self, depth: int, text: str) -> None:
+    def line(self, depth: int, text: str) -> None:
+        """Add a line."""
         self.lines.append("    " * depth + text)
 
     def _fresh(self) -> str:
@@ -57,11 +80,11 @@ class Writer:
     def _return(self, node: Any, known: dict[int, str], depth: int) -> None:
         if isinstance(node, Expr) and node.op == "where":
             condition, then, otherwise = node.args
-            self._line(depth, f"if {self._text(condition, known, depth)}:")
+            self.line(depth, f"if {self._text(condition, known, depth)}:")
             self._return(then, dict(known), depth + 1)
             self._return(otherwise, known, depth)
         else:
-            self._line(depth, f"return {self._text(node, known, depth)}")
+            self.line(depth, f"return {self._text(node, known, depth)}")
 
     def _text(self, node: Any, known: dict[int, str], depth: int) -> str:
         """Give an expression for the node, after writing the lines it needs."""
@@ -82,7 +105,7 @@ class Writer:
 
     def _named(self, node: Expr, text: str, known: dict[int, str], depth: int) -> str:
         name = known[id(node)] = self._fresh()
-        self._line(depth, f"{name} = {text}")
+        self.line(depth, f"{name} = {text}")
         return name
 
     def _plain(self, node: Expr, known: dict[int, str], depth: int) -> str:
@@ -102,20 +125,18 @@ class Writer:
         return f"({text})"
 
     def _branches(self, node: Expr, known: dict[int, str], depth: int) -> str:
-        condition, then, otherwise = node.args
         name = self._fresh()
-        self._line(depth, f"if {self._text(condition, known, depth)}:")
-        for keyword, branch in (("", then), ("else:", otherwise)):
-            if keyword:
-                self._line(depth, keyword)
-            inner = dict(known)
-            self._line(depth + 1, f"{name} = {self._text(branch, inner, depth + 1)}")
+        self._assign(name, node, known, depth)
         known[id(node)] = name
+        return name
+
+    def bound(self, value: Any) -> str:
+        """Bind a value beside the text; give its name."""
+        name = f"c{len(self.names)}"
+        self.names[name] = value
         return name
 
     def _constant(self, value: Any) -> str:
         if isinstance(value, float | int):
             return repr(value) if math.isfinite(value) else f"({value!r})"
-        name = f"c{len(self.names)}"
-        self.names[name] = value
-        return name
+        return self.bound(value)

@@ -1,0 +1,130 @@
+"""Keys of param groups: reading, base values, and writing many of them with one computed value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from stepsize.errors import FieldError
+from stepsize.schedules.schedule import Schedule
+
+Group = dict[str, Any]
+_BETAS = {"beta1": 0, "beta2": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One hyper-parameter of one param group: what it is called, and the base value it scales."""
+
+    optimizer: int
+    group: int
+    key: str
+    schedule: Schedule
+    base: float
+    tensor: Tensor | None
+
+    @property
+    def scale(self) -> float:
+        """What the schedule's value is multiplied with."""
+        return 1.0 if self.schedule.is_absolute else self.base
+
+
+def is_beta(key: str) -> bool:
+    """Tell whether a key is one of Adam's pair."""
+    return key in _BETAS
+
+
+def held(group: Group, key: str) -> Any:
+    """Give what a group holds for a key, a number or a tensor; `KeyError` if it has none."""
+    return group["betas"][_BETAS[key]] if key in _BETAS else group[key]
+
+
+def number(value: Any) -> float:
+    """Give a group's value as a Python float."""
+    return float(value.item()) if isinstance(value, Tensor) else float(value)
+
+
+def put(group: Group, key: str, value: Any) -> None:
+    """Set a group's value, replacing what is there."""
+    if key in _BETAS:
+        betas = list(group["betas"])
+        betas[_BETAS[key]] = value
+        group["betas"] = tuple(betas)
+    else:
+        group[key] = value
+
+
+def check_key(group: Group, key: str, where: str) -> None:
+    """Raise `FieldError` if the group has no such key."""
+    field = "betas" if key in _BETAS else key
+    if field in group:
+        return
+    known = [k for k in group if k not in ("params", "betas") and not k.startswith("initial_")]
+    known += list(_BETAS) if "betas" in group else []
+    cure = "use one of its keys"
+    if key == "momentum" and "betas" in group:
+        cure = "Adam's is called beta1: plan.renamed(momentum='beta1')"
+    elif key == "momentum":
+        cure = "this optimizer has no momentum: leave it out, such as one_cycle(momentum=None)"
+    raise FieldError.of(f"{where}: the key", f"one of {', '.join(sorted(known))}", key, cure)
+
+
+def base_of(group: Group, key: str, explicit: float | None, where: str) -> tuple[float, str]:
+    """Give the base value of a key, and a remark where two values compete."""
+    value = number(held(group, key))
+    initial = group.get(f"initial_{key}")
+    if explicit is not None:
+        return float(explicit), ""
+    if initial is None or number(initial) == value:
+        return value, ""
+    return number(initial), (
+        f"{where}: initial_{key} = {number(initial):g} was taken as the base value, not the present "
+        f"{key} = {value:g} (an optimizer that was scheduled before keeps its base there); "
+        f"give base={{'{key}': ...}} to say otherwise"
+    )
+
+
+def check_factor(schedule: Schedule, peak: float, base: float, where: str) -> None:
+    """Raise `FieldError` for a factor that is a rate in disguise, or that has nothing to scale."""
+    if schedule.is_absolute:
+        return
+    if peak and not 0.01 <= peak <= 100.0:  # noqa: PLR2004 (the band is the rule)
+        raise FieldError.of(
+            f"{where}: the peak of a factor",
+            "within [0.01, 100]",
+            peak,
+            f"it would multiply the base value {base:g}; if it is a value of its own, write "
+            "schedule.absolute(peak) instead of peak * schedule",
+        )
+    if base == 0.0:
+        raise FieldError.of(
+            f"{where}: the base value",
+            "other than 0 for a factor",
+            base,
+            "use schedule.absolute(...)",
+        )
+
+
+def wanted_for(
+    group: Group,
+    index: int,
+    common: Mapping[str, Schedule],
+    special: Mapping[Any, Mapping[str, Schedule]],
+) -> dict[str, Schedule]:
+    """Give the schedules of one group: the common ones, and its own by index or by name."""
+    own: dict[str, Schedule] = {}
+    for name in (index, group.get("name")):
+        if name is not None and name in special:
+            own |= special[name]
+    return {**common, **own}
+
+
+def check_group_names(groups: list[Group], special: Mapping[Any, Any]) -> None:
+    """Raise `FieldError` for a group that is asked for and not there."""
+    known: set[Any] = {*range(len(groups)), *(g["name"] for g in groups if "name" in g)}
+    for name in special:
+        if name not in known:
+            shown = ", ".join(map(repr, sorted(known, key=str)))
+            cure = 'name groups with {"params": ..., "name": "head"}'
+            raise FieldError.of("Scheduler.groups: the group", f"one of {shown}", name, cure)

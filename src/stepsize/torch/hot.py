@@ -1,0 +1,122 @@
+"""The hot path of a scheduler, written out as one closure: count, compute, write.
+
+The formulas stand in it as text, each value is computed once however many groups take it, and
+nothing is written while a value stays the same. Refused alternative: a function per formula and a
+function per key, which costs a quarter more at one group.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from stepsize.schedules.formula import Expr, Names, Recorder
+from stepsize.schedules.writer import Writer
+from stepsize.torch.groups import Group, Slot, is_beta, put
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One key of the groups that share a schedule: its formula of steps, and where it goes."""
+
+    key: str
+    formula: Callable[[Any, Names], Any]
+    places: list[tuple[Group, Slot]]
+
+
+def advancer(
+    lanes: list[Lane],
+    count: list[Any],
+    driver: Any,
+    stale: Callable[[], None],
+    others: Callable[[], bool] | None,
+) -> tuple[Callable[[], None], Callable[[float], None]]:
+    """Give `advance()`, which goes where `count` is, and `write(t)`, which writes what is due at t.
+
+    `count` is `[steps, whether they are the optimizer's own, ...]`: while they are not, a call counts
+    one. `stale()` is called instead of writing where the driver's list of groups was replaced or
+    grew, or `others()` says so.
+    """
+    writer = Writer()
+    kept = [f"{name}{i}" for i in range(len(lanes)) for name in ("last", "stair")]
+    writer.line(0, "def make(count, driver, known, size, stale, others):")
+    writer.line(1, "done = count[0]")
+    for name in kept:
+        writer.line(1, f"{name} = None")
+    writer.line(1, "def write(t):")
+    if kept:
+        writer.line(2, f"nonlocal {', '.join(kept)}")
+    for i, lane in enumerate(lanes):
+        _write_lane(writer, i, lane)
+    writer.line(1, "def advance():")
+    writer.line(2, f"nonlocal {', '.join(['done', *kept])}")
+    for text in _ADVANCE:
+        writer.line(2, text)
+    for i, lane in enumerate(lanes):
+        _write_lane(writer, i, lane)
+    writer.line(1, "return advance, write")
+    exec(compile("\n".join(writer.lines), "<scheduler>", "exec"), writer.names)  # noqa: S102 (our own text: operators, numbers and bound names)
+    known = driver.param_groups
+    made: tuple[Callable[[], None], Callable[[float], None]]
+    made = writer.names["make"](count, driver, known, len(known), stale, others)
+    return made
+
+
+_ADVANCE = (
+    "t = count[0]",
+    "if t == done:",
+    "    if count[1]: return",
+    "    t = count[0] = t + 1.0",
+    "done = t",
+    "if driver.param_groups is not known or len(known) != size or (others and others()):",
+    "    return stale()",
+)
+
+
+def _write_lane(writer: Writer, i: int, lane: Lane) -> None:
+    result, known, depth = lane.formula(Expr("t", low=0.0), Recorder()), {}, 2
+    stairs = _stairs(result)
+    if len(stairs) == 1:  # nothing to compute either while the one stair stays the same
+        (stair,) = stairs
+        writer.assign(f"n{i}", stair, depth, {})
+        known[id(stair)] = f"n{i}"
+        writer.line(depth, f"if n{i} != stair{i}:")
+        depth += 1
+        writer.line(depth, f"stair{i} = n{i}")
+    writer.assign(f"m{i}", result, depth, known)
+    writer.line(depth, f"if m{i} != last{i}:")
+    depth += 1
+    writer.line(depth, f"last{i} = m{i}")
+    _write_places(writer, lane, f"m{i}", depth)
+
+
+def _stairs(result: Any) -> list[Expr]:
+    """Give the whole-numbered nodes through which alone a result depends on time, if there are any."""
+    found: dict[int, Expr] = {}
+    left = [result]
+    while left:
+        node = left.pop()
+        if not isinstance(node, Expr):
+            continue
+        if node.op == "t":
+            return []
+        if node.op in ("floor", "search"):
+            found[id(node)] = node
+        else:
+            left += node.args
+    return list(found.values())
+
+
+def _write_places(writer: Writer, lane: Lane, value: str, depth: int) -> None:
+    tensors = [(s.tensor, s.scale) for _, s in lane.places if isinstance(s.tensor, Tensor)]
+    groups = [(group, s.scale) for group, s in lane.places if s.tensor is None]
+    if tensors:
+        writer.line(depth, f"for tensor, scale in {writer.bound(tensors)}:")
+        writer.line(depth + 1, f"tensor.fill_(scale * {value})")
+    if groups and is_beta(lane.key):
+        writer.line(depth, f"for group, scale in {writer.bound(groups)}:")
+        writer.line(depth + 1, f"{writer.bound(put)}(group, {lane.key!r}, scale * {value})")
+    elif groups:
+        writer.line(depth, f"for group, scale in {writer.bound(groups)}:")
+        writer.line(depth + 1, f"group[{lane.key!r}] = scale * {value}")

@@ -1,0 +1,90 @@
+"""The state of a scheduler: a fixed set of keys with numbers and strings, and how two of them differ."""
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from stepsize.errors import MismatchError
+
+FORMAT = 1
+_KEYS = {"format", "step", "position", "unit", "fingerprint", "details"}
+
+
+class Saved(NamedTuple):
+    """A state, read."""
+
+    step: int
+    position: float
+    unit: str
+    description: dict[str, Any]
+    bases: list[list[Any]]
+
+
+def pack(
+    step: int, position: float, unit: str, description: dict[str, Any], bases: list[list[Any]]
+) -> dict[str, Any]:
+    """Give the state dictionary."""
+    told = json.dumps(description, sort_keys=True)
+    return {
+        "format": FORMAT,
+        "step": step,
+        "position": position,
+        "unit": unit,
+        "fingerprint": hashlib.sha256(told.encode()).hexdigest()[:16],
+        "details": json.dumps({"description": description, "bases": bases}, sort_keys=True),
+    }
+
+
+def unpack(state: dict[str, Any]) -> Saved:
+    """Read a state dictionary; `MismatchError` for one that is none of ours."""
+    if not _KEYS <= set(state):
+        raise MismatchError(
+            f"the state is not of a stepsize Scheduler: it has the keys {sorted(map(str, state))}, "
+            f"expected {sorted(_KEYS)}; a state of torch's own schedulers cannot be loaded: "
+            "set scheduler.last_epoch to its last_epoch instead, then call scheduler.rebind()"
+        )
+    if state["format"] != FORMAT:
+        raise MismatchError(
+            f"the state has format {state['format']!r}, this version reads {FORMAT}: update stepsize"
+        )
+    details = json.loads(state["details"])
+    return Saved(
+        int(state["step"]),
+        float(state["position"]),
+        str(state["unit"]),
+        details["description"],
+        details["bases"],
+    )
+
+
+def differences(saved: Saved, present: dict[str, Any]) -> list[str]:
+    """Say where a saved state and the present scheduler differ, field by field."""
+    now = unpack(present)
+    found = []
+    if saved.unit != now.unit:
+        found.append(f"unit: saved {saved.unit!r}, now {now.unit!r}")
+    found += _differ("", saved.description, now.description)
+    was, is_now = ([(o, g, key) for o, g, key, _ in rows] for rows in (saved.bases, now.bases))
+    if was != is_now:
+        found.append(f"groups and keys: saved {_places(was)}, now {_places(is_now)}")
+    return found
+
+
+def _differ(path: str, was: Any, now: Any) -> list[str]:
+    if isinstance(was, dict) and isinstance(now, dict) and was.get("kind") == now.get("kind"):
+        keys = sorted({*was, *now})
+        return [d for k in keys for d in _differ(f"{path}.{k}".lstrip("."), was.get(k), now.get(k))]
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        pairs = enumerate(zip(was, now, strict=True))
+        return [d for i, (a, b) in pairs for d in _differ(f"{path}[{i}]", a, b)]
+    return [] if was == now else [f"{path}: saved {_shown(was)}, now {_shown(now)}"]
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value)
+
+
+def _places(rows: list[tuple[int, int, str]]) -> str:
+    return ", ".join(
+        f"{key} of group {g}" + (f" of optimizer {o}" if o else "") for o, g, key in rows
+    )
