@@ -1,8 +1,24 @@
-"""Doctests speak the public names without importing them."""
+"""What all tests share: doctests speak the public names, generated cases are the same each run."""
 
 import pytest
 
 import stepsize
+
+try:
+    from hypothesis import HealthCheck, Phase, settings
+except ImportError:  # a user's own doctest run, without the development tools
+    pass
+else:
+    settings.register_profile(
+        "stepsize",
+        derandomize=True,
+        deadline=None,
+        max_examples=40,
+        phases=(Phase.explicit, Phase.generate),  # trees shrink slowly; the failing one is printed
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    settings.load_profile("stepsize")
 
 
 @pytest.fixture(autouse=True)

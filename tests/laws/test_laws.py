@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import stepsize
@@ -18,16 +18,6 @@ from stepsize.schedules.formula import Names
 from stepsize.schedules.walk import nodes
 from tests.laws.examples import FAMILIES, halved, of_family, times_for, trees
 
-settings.register_profile(
-    "laws",
-    derandomize=True,
-    deadline=None,
-    max_examples=40,
-    phases=(Phase.explicit, Phase.generate),  # trees shrink slowly; the failing one is printed
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("laws")
 every_family = pytest.mark.parametrize("cls", FAMILIES, ids=lambda c: c.kind)
 fractions = st.lists(st.floats(0, 1), min_size=2, max_size=6)
 NAMESPACE = {name: getattr(stepsize, name) for name in stepsize.__all__} | {"halved": halved}

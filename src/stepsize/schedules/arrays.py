@@ -63,34 +63,30 @@ class ArrayNames:
         return self.where(condition, then(), otherwise())
 
     def search(self, table: tuple[float, ...], x: Any) -> Any:
-        """Count the entries that are <= x."""
+        """Count the entries that are <= x; a whole number as a float, as in every formula."""
+        x = self.array(x)
         if not table:
-            return self._xp.zeros_like(x, dtype=self._xp.int64)
-        return self._xp.searchsorted(self._table(table), x, side="right")
+            return self._xp.zeros_like(x)
+        flat = self._xp.reshape(x, (-1,))
+        found = self._searched(self._table(table), flat)
+        return self._xp.reshape(self._cast(found, self._like.dtype), x.shape)
 
     def take(self, table: tuple[float, ...], index: Any) -> Any:
-        return self._table(table)[index]
+        index = self.array(index)
+        flat = self._cast(self._xp.reshape(index, (-1,)), self._xp.int64)
+        return self._xp.reshape(self._xp.take(self._table(table), flat), index.shape)
+
+    def _searched(self, table: Any, flat: Any) -> Any:
+        return self._xp.searchsorted(table, flat, side="right")
+
+    def _cast(self, x: Any, dtype: Any) -> Any:
+        return self._xp.astype(x, dtype)
 
     def call(self, function: Callable[[Any], Any], x: Any) -> Any:
         return function(x)
 
     def _table(self, table: tuple[float, ...]) -> Any:
         return self._xp.asarray(table, dtype=self._like.dtype, device=self._like.device)
-
-
-class StandardNames(ArrayNames):
-    """Libraries of the array-API standard, where indexing by an array is `take`."""
-
-    def search(self, table: tuple[float, ...], x: Any) -> Any:
-        if not table:
-            return self._xp.zeros_like(x, dtype=self._xp.int64)
-        flat = self._xp.reshape(x, (-1,))
-        found = self._xp.searchsorted(self._table(table), flat, side="right")
-        return self._xp.reshape(found, x.shape)
-
-    def take(self, table: tuple[float, ...], index: Any) -> Any:
-        flat = self._xp.reshape(index, (-1,))
-        return self._xp.reshape(self._xp.take(self._table(table), flat), index.shape)
 
 
 class JaxNames(ArrayNames):
@@ -102,12 +98,18 @@ class JaxNames(ArrayNames):
     def _table(self, table: tuple[float, ...]) -> Any:
         return self._xp.asarray(table, dtype=self._like.dtype)
 
+    def _cast(self, x: Any, dtype: Any) -> Any:
+        return x.astype("int32" if dtype == self._xp.int64 else dtype)
+
 
 class TorchNames(ArrayNames):
     """torch, eager or traced by torch.compile."""
 
-    def search(self, table: tuple[float, ...], x: Any) -> Any:
-        return self._xp.searchsorted(self._table(table), x.contiguous(), right=True)
+    def _searched(self, table: Any, flat: Any) -> Any:
+        return self._xp.searchsorted(table, flat.contiguous(), right=True)
+
+    def _cast(self, x: Any, dtype: Any) -> Any:
+        return x.to(dtype)
 
 
 def evaluate(schedule: "Schedule", t: Any) -> Any:
@@ -127,7 +129,7 @@ def evaluate(schedule: "Schedule", t: Any) -> Any:
     xp = t.__array_namespace__()
     if "int" in str(t.dtype):
         t = xp.astype(t, getattr(xp, "float64", None)) if owner != "jax" else t * 1.0
-    names = JaxNames(xp, t) if "jax" in xp.__name__ else StandardNames(xp, t)
+    names = JaxNames(xp, t) if "jax" in xp.__name__ else ArrayNames(xp, t)
     return _spread(schedule._value(t, names), t, names)  # noqa: SLF001 (the array half of __call__)
 
 

@@ -378,10 +378,13 @@ class Held(Schedule):
         del quantum  # it makes its own jumps
         return self
 
+    def _prepare(self) -> Schedule:
+        return quantized(self.of, plain(self.every, "Held.every"))
+
     def _value(self, t: Any, xp: Names) -> Any:
         every = plain(self.every, "Held.every")
         lap = laps(xp.clip(t, 0.0, math.inf), every, xp)
-        return quantized(self.of, every)._value(lap_start(lap, every), xp)  # noqa: SLF001
+        return self._prepared._value(lap_start(lap, every), xp)  # noqa: SLF001
 
 
 @schedule
@@ -416,11 +419,14 @@ class Stretched(Schedule):
     def _quantized(self, quantum: float) -> Schedule | None:
         return Stretched(quantized(self.of, quantum / self.by), self.by)
 
+    def _prepare(self) -> Schedule:
+        return quantized(self.of, 1.0 / self.by)
+
     def _value(self, t: Any, xp: Names) -> Any:
         p, q = ratio(
             self.by
         )  # as a quotient of whole numbers, (N-1)/N stretches N-1 exactly onto N
-        return quantized(self.of, 1.0 / self.by)._value(t * q / p, xp)  # noqa: SLF001 (a node and its part)
+        return self._prepared._value(t * q / p, xp)  # noqa: SLF001 (a node and its part)
 
 
 @schedule
@@ -500,15 +506,19 @@ class Repeated(Schedule):
         every = self.every
         return self.of.duration if every is None else plain(every, "Repeated.every")
 
+    def _prepare(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        if self.growth == 1.0:
+            return None
+        ends = growing_starts(self.period, self.growth, self.times or 1 << 31)
+        return ends, tuple(self.growth**n for n in range(len(ends) - 1))
+
     @property
     def duration(self) -> float:
         """The sum of the cycles; endless without `times`."""
         if self.times is None:
             return math.inf
-        if self.growth == 1.0:
-            p, q = ratio(self.period)
-            return p * self.times / q
-        return growing_starts(self.period, self.growth, self.times)[-1]
+        p, q = ratio(self.period)
+        return p * self.times / q if self.growth == 1.0 else float(self._prepared[0][-1])
 
     @property
     def range(self) -> tuple[float, float]:
@@ -534,9 +544,8 @@ class Repeated(Schedule):
         return number, x - lap_start(number, self.period)
 
     def _growing(self, x: Any, xp: Names) -> tuple[Any, Any]:
-        ends = growing_starts(self.period, self.growth, self.times or 1 << 31)
+        ends, scales = self._prepared
         starts = ends[:-1]
-        scales = tuple(self.growth**n for n in range(len(starts)))
         number = xp.search(starts[1:], x)
         local = (x - xp.take(starts, number)) / xp.take(scales, number)
         return number, local

@@ -8,7 +8,6 @@ tabulated once in decimal arithmetic and searched.
 
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, Final
 
 from stepsize.schedules.formula import Names
@@ -50,7 +49,6 @@ def _over(x: Any, q: float) -> Any:
     return x if q == 1.0 else x / q
 
 
-@lru_cache(maxsize=64)
 def growing_starts(every: float, growth: float, most: int) -> tuple[float, ...]:
     """Give the starts of laps of lengths `every * growth**n`, as their decimals say, up to 2**53.
 

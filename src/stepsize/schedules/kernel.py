@@ -166,7 +166,7 @@ def fill(schedule: "Schedule", times: Times, values: Array) -> None:
             program = _record(schedule, *times.bounds(first, last))
             records += 1
             if program.branches and last - first > _CHUNK and records < _MOST_RECORDS:
-                middle = first + (last - first) // (2 * _CHUNK) * _CHUNK or first + _CHUNK
+                middle = first + max((last - first) // (2 * _CHUNK) * _CHUNK, _CHUNK)
                 stretches += [(first, middle), (middle, last)]
                 continue
             for begin, end, t in times.chunks(first, last):

@@ -445,6 +445,10 @@ class Warmup(Schedule):
     def _ramp(self, over: float, first: float) -> Ramp:
         return self.along(over, start=1.0, stop=first)  # type: ignore[call-arg]  # every ramp takes these
 
+    def _prepare(self) -> Ramp:
+        over = self.duration
+        return self._ramp(over, 1.0 / (over + 1.0) if self.start is None else self.start)
+
     @property
     def duration(self) -> float:
         """The field `over`."""
@@ -463,10 +467,10 @@ class Warmup(Schedule):
 
     def _value(self, t: Any, xp: Names) -> Any:
         over = self.duration
-        first = 1.0 / (over + 1.0) if self.start is None else self.start
+        ramp: Ramp = self._prepared
         x = xp.clip(t, 0.0, over)
-        backwards = self._ramp(over, first)._parts((over - x) / over, x / over, xp)  # noqa: SLF001 (a ramp's own protocol)
-        return _mix(1.0, first, backwards)
+        backwards = ramp._parts((over - x) / over, x / over, xp)  # noqa: SLF001 (a ramp's own protocol)
+        return _mix(1.0, ramp.stop, backwards)
 
 
 @schedule

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
 
-from stepsize.errors import FieldError, SpecError
+from stepsize.errors import FieldError, SpecError, UnitError
 from stepsize.schedules.fields import rules_of
 from stepsize.schedules.formula import Names, compile_formula, write_source
 from stepsize.units import Time, number_text
@@ -29,9 +29,10 @@ class Schedule(abc.ABC):
     the schedule says `is_absolute`.
     """
 
-    __slots__ = ("__weakref__", "_scalar")
+    __slots__ = ("__weakref__", "_prepared", "_scalar")
     kind: ClassVar[str]
     _scalar: Callable[[float], float]
+    _prepared: Any
 
     @property
     @abc.abstractmethod
@@ -55,6 +56,9 @@ class Schedule(abc.ABC):
     def _check(self) -> None:
         """Raise `FieldError` for fields that are each right and wrong together."""
 
+    def _prepare(self) -> Any:
+        """Compute once, at construction, what the formula needs beside its fields."""
+
     def _room(self) -> float | str | Time | None:
         """What "rest" means inside this node, where it says so itself."""
         return None
@@ -72,6 +76,14 @@ class Schedule(abc.ABC):
             if given is not None or not optional:
                 object.__setattr__(self, name, rule.admit(f"{type(self).__name__}.{name}", given))
         self._check()
+        try:
+            prepared = self._prepare()
+        except UnitError:  # what still needs a horizon is never evaluated
+            prepared = None
+        object.__setattr__(self, "_prepared", prepared)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), tuple(fields_of(self).values()))
 
     def __call__(self, t: Any, /) -> Any:
         """Give the value at time t: a float for a number, an array for an array."""
