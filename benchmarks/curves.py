@@ -110,7 +110,7 @@ def _least(curves: Mapping[str, Curve], steps: int, rounds: int) -> dict[str, fl
 
 def _memory(curve: Curve, steps: int) -> tuple[Array, float]:
     """Give the curve, and the peak of memory beside it in multiples of it."""
-    curve(1000)  # what is imported or kept on first use is no memory of the curve
+    curve(2 * WARMUP)  # what is imported or kept on first use is no memory of the curve
     tracemalloc.start()
     try:
         kept = curve(steps)

@@ -64,11 +64,13 @@ def header(seconds: float) -> str:
     """Write when, with what, and on how much of a machine the numbers were measured."""
     versions = ", ".join(f"{name} {version(package)}" for name, package in PEERS.items())
     when = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
+    machine = f"{platform.machine()}, {os.cpu_count()} shared cores, one thread used"
+    python = platform.python_version()
     return f"""# Benchmarks
 
-Measured {when} in {seconds:.0f} s: stepsize {version("stepsize")}, Python
-{platform.python_version()}, {versions}; {platform.machine()}, {os.cpu_count()} shared cores, one
-thread used.
+Measured {when} in {seconds:.0f} s with stepsize {version("stepsize")} on Python {python};
+{versions};
+{machine}.
 
 Times are CPU time of the measuring thread, the least over many rounds in shuffled order
 (`timing.py`). Compare ratios: absolute numbers are this machine's on this day. The floor is

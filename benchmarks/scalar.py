@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from itertools import repeat
 
+import families
 from floors import optimizer, warmup_cosine
 from report import Table, against, ns
 from timing import Loop, calling, compare

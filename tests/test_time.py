@@ -135,14 +135,11 @@ def test_steps_per_epoch(batches, accumulate, last, expected):
 def test_carried_epochs_begin_in_exact_integers(batches, accumulate, epoch):
     """Epoch k begins at ceil(k * batches / accumulate), also where the quotient is no float."""
     horizon = Horizon("400ep", batches_per_epoch=batches, accumulate=accumulate, last="carry")
-    held = resolve(Linear("400ep").held("1ep"), horizon)
+    dropped = resolve(Step("1ep", factor=0.5), horizon)
     first = -(-epoch * batches // accumulate)
-    expected = 1 - epoch / 400
-    assert held(first) == pytest.approx(expected, abs=1e-12)
-    if first:
-        assert held(first - 1) == pytest.approx(
-            1 - (math.ceil(first * accumulate / batches) - 1) / 400, abs=1e-12
-        ) or ((first - 1) * accumulate // batches == epoch - 1)
+    begun = first * accumulate // batches  # more than one epoch may begin at one step
+    assert dropped(first) == 0.5**begun
+    assert dropped(first - 1) == 0.5 ** ((first - 1) * accumulate // batches)
 
 
 def test_held_is_what_stepping_once_per_epoch_means():
@@ -151,8 +148,9 @@ def test_held_is_what_stepping_once_per_epoch_means():
     per_update = resolve(Cosine(), IMAGENET)
     for epoch in (0, 1, 45, 89):
         values = {per_epoch(epoch * 391 + i) for i in range(391)}
-        assert values == {pytest.approx(0.5 * (1 + math.cos(math.pi * epoch / 90)), abs=1e-15)}
-        assert per_update(epoch * 391) == pytest.approx(values.pop(), abs=1e-15)
+        (value,) = values
+        assert value == pytest.approx(0.5 * (1 + math.cos(math.pi * epoch / 90)), abs=1e-15)
+        assert per_update(epoch * 391) == pytest.approx(value, abs=1e-15)
 
 
 def test_a_held_warmup_starts_at_one_quantum():
@@ -262,11 +260,8 @@ def test_every_family_with_lengths_takes_units():
         (Piecewise({0: 1.0, "5ep": 0.1}), Piecewise({0: 1.0, 500: 0.1})),
         (Cosine("5ep").shifted("-1ep"), Cosine(500).shifted(-100)),
         (Cosine("5ep").repeated(), Cosine(500).repeated()),
-        (sgdr("1ep", growth=2, warmup="10%"), (Warmup(100) >> Cosine(0.0001)).repeated()),
         (Clipped(Linear("1ep"), 0.1), Clipped(Linear(100), 0.1)),
     ]:
-        if "sgdr" in repr(written) or plain.kind == "repeated" and written.growth == 2:
-            continue
         assert resolve(written, horizon) == plain, written
 
 
@@ -291,7 +286,7 @@ def test_a_schedule_that_needs_a_horizon_says_so_when_called():
         (
             Cosine("5ep"),
             Horizon(100),
-            "Cosine.over = 5ep: an epoch cannot be converted .* batches_per_epoch=",
+            "Cosine.over = 5ep: an epoch cannot be converted .*batches_per_epoch=",
         ),
         (Cosine("5tok"), Horizon(100), "Horizon.total = 100.* give Horizon\\(batch_size=...\\)"),
         (Cosine("5%"), Horizon(), "Cosine.over is a part of the horizon, which has no total"),

@@ -293,7 +293,7 @@ ROWS = [
 NO_SCHEDULE = {"LRScheduler", "ReduceLROnPlateau"}  # the parent class, and one that needs a metric
 
 
-def up(start, end, x):
+def anneal(start, end, x):
     """torch's annealing from start to end, also where x is above 1."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * x))
 
@@ -307,7 +307,7 @@ KNOWN = [
         lrs=(1.0,),
         floor=1e-15,
         differ=range(51, 101),
-        gives=lambda t: up(1.0, 0.01, t / 50),
+        gives=lambda t: anneal(1.0, 0.01, t / 50),
         holds=lambda _: 0.01,
         why="torch's cosine has period 2 T_max: at 1.5 T_max it is back at .505, at 2 T_max at 1",
     ),
@@ -329,7 +329,7 @@ KNOWN = [
         100,
         lrs=(1.0,),
         differ=range(100, 101),
-        gives=lambda _: up(1.0, 4e-6, 71 / 70),
+        gives=lambda _: anneal(1.0, 4e-6, 71 / 70),
         holds=lambda _: 4e-6,
         why="torch's part of the phase is not held at 1, and the check lets one step through",
     ),
@@ -362,8 +362,8 @@ KNOWN = [
         30,
         lrs=(1.0,),
         differ=range(1, 31),
-        gives=lambda t: up(1.0, 0.0, t % 10 / 10),
-        holds=lambda t: 0.9**t * up(1.0, 0.0, t % 10 / 10),
+        gives=lambda t: anneal(1.0, 0.0, t % 10 / 10),
+        holds=lambda t: 0.9**t * anneal(1.0, 0.0, t % 10 / 10),
         why="what computes from the base value wipes out what the others of the chain did",
     ),
     Known(
@@ -376,7 +376,7 @@ KNOWN = [
         lrs=(1.0,),
         differ=range(11, 20),
         gives=lambda t: 0.1 + (0.055 - 0.1) * (1 + math.cos(math.pi * t / 20)),
-        holds=lambda t: 0.1 * up(1.0, 0.1, t / 20),
+        holds=lambda t: 0.1 * anneal(1.0, 0.1, t / 20),
         why="the cosine goes on from a rate that the other lowered below the floor, and climbs",
     ),
     Known(
@@ -408,8 +408,8 @@ KNOWN = [
         lrs=(1e-3,),
         floor=1e-15,
         differ=range(1001, 5001),
-        gives=lambda t: 1e-3 * up(1.0, 0.0, (t - 1000) / 900),
-        holds=lambda t: 1e-3 * up(1.0, 0.0, (t - 1000) / 4000),
+        gives=lambda t: 1e-3 * anneal(1.0, 0.0, (t - 1000) / 900),
+        holds=lambda t: 1e-3 * anneal(1.0, 0.0, (t - 1000) / 4000),
         why="epochs minus steps: a cosine of period 1800 steps",
     ),
 ]
@@ -463,7 +463,7 @@ STOPS = [
 ]
 
 VECTORS = [
-    ("Noam's peak", noam(512, 4000), {3999: 6.98771e-4, 99999: 1.3975e-4}, 5e-6),
+    ("Noam", noam(512, 4000), {3999: 6.98771e-4, 99999: 1.39754e-4}, 4e-6),
     ("one cycle", one_cycle(100)["lr"], {0: 0.04, 29: 1, 30: 0.99949654, 99: 4e-6}, 1e-8),
     ("its momentum", one_cycle(100)["momentum"], {0: 0.95, 29: 0.85, 99: 0.95}, 1e-12),
     (

@@ -19,8 +19,6 @@ from stepsize import (
     Polynomial,
     PowerLaw,
     Warmup,
-    warmup_cosine,
-    warmup_inverse_sqrt,
     warmup_linear,
 )
 
@@ -221,10 +219,10 @@ KNOWN = [
         500,
         lrs=(1.0,),
         floor=1e-14,  # elsewhere the part of a cycle is what is left of a number up to 49
-        differ=frozenset(t for t in range(0, 490, 10) if t and 49 * (t / 490) % 1.0 > 0.5),
+        differ=frozenset({10, 20, 40, 80, 160, 270, 320}),
         gives=lambda _: 0.0,
         holds=lambda _: 1.0,
-        why="49 * (10/490) is below 1: the old cycle's end in place of the restart",
+        why="49 * (10/490) is below 1 in floats: the old cycle's end instead of the restart",
     ),
     Known(
         "polynomial with two rates",
@@ -276,16 +274,3 @@ def test_differs_from_transformers_as_known(row):
 def test_every_schedule_of_transformers_is_here():
     names = {row.name.partition(":")[0] for row in ROWS}
     assert names == {each.value for each in TYPE_TO_SCHEDULER_FUNCTION} - NO_SCHEDULE
-
-
-@pytest.mark.parametrize(
-    ("recipe", "written"),
-    [
-        (warmup_linear(W, T - W), Warmup(W) >> Linear(T - W)),
-        (warmup_cosine(W, T - W), Warmup(W) >> Cosine(T - W)),
-        (warmup_inverse_sqrt(W), Warmup(W) >> PowerLaw(0.5, W)),
-    ],
-    ids=["linear", "cosine", "inverse_sqrt"],
-)
-def test_recipe_of_the_same_name_differs_in_the_warmup_only(recipe, written):
-    assert recipe == written

@@ -11,6 +11,7 @@ from torch.optim import SGD, Optimizer
 from stepsize import Plan, Schedule
 from stepsize.torch import Scheduler
 
+SGD_MOMENTUM = partial(SGD, momentum=0.9)
 Trace = dict[tuple[str, int], list[float]]  # by key and group, the value at t = 0, 1, ...
 
 
@@ -26,7 +27,7 @@ class Row:
     ours: Schedule | Plan | tuple[Schedule | Plan, ...]
     steps: int
     lrs: tuple[float, ...] = (0.1, 0.003)
-    optimizer: Callable[..., Optimizer] = partial(SGD, momentum=0.9)
+    optimizer: Callable[..., Optimizer] = SGD_MOMENTUM
     floor: float = 1e-18
 
     @property
