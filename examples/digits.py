@@ -176,7 +176,14 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 def table(rows: dict[str, dict[str, Any]]) -> Table:
     """The comparison, best validation loss first."""
     shown = Table(title=f"digits, maximal rate {RATE}, best first")
-    for title in ("schedule", "valid. loss", "spread", "accuracy %", "spread", f"steps to {REACHED}"):
+    for title in (
+        "schedule",
+        "valid. loss",
+        "spread",
+        "accuracy %",
+        "spread",
+        f"steps to {REACHED}",
+    ):
         shown.add_column(title, justify="left" if title == "schedule" else "right", no_wrap=True)
     for name, row in rows.items():
         shown.add_row(
@@ -225,7 +232,9 @@ def draw(results: dict[str, list[dict[str, Any]]], horizon: Horizon, path: Path)
         panel.set_ylabel("validation loss", fontsize=8)
     for panel in axes[-1]:
         panel.set_xlabel("optimizer steps", fontsize=8)
-    figure.suptitle("rate (blue area, right axis), validation loss by seed (orange), constant rate's (grey)")
+    figure.suptitle(
+        "rate (blue area, right axis), validation loss by seed (orange), constant rate's (grey)"
+    )
     figure.tight_layout()
     written(path, lambda file: figure.savefig(file, dpi=110, format="png"))
 
@@ -242,7 +251,12 @@ def main() -> None:
     data, console, out = Data(), Console(), given.out / f"{given.epochs}-epochs"
     plans = {n: p for n, p in contestants().items() if not given.only or n in given.only}
     horizon = Horizon(f"{given.epochs}ep", batches_per_epoch=data.batches)
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     results: dict[str, list[dict[str, Any]]] = {}
     with Progress(*columns, console=console) as progress:
         whole = progress.add_task("epochs, all", total=len(plans) * given.seeds * given.epochs)
@@ -267,11 +281,15 @@ def main() -> None:
     plan = load(out / "best.json")
     if not isinstance(plan, Plan):
         raise TypeError(plan)
-    last = train(plan, given.seeds, given.epochs, data, out / "from_file", lambda: None)["history"][-1]
+    last = train(plan, given.seeds, given.epochs, data, out / "from_file", lambda: None)["history"][
+        -1
+    ]
     console.print(f"picture  {out / 'digits.png'}")
     console.print(f"best     {best}: {out / 'best.json'}", highlight=False)
-    console.print(f"trained from that file with a new seed: loss {last['loss']:.4f}, "
-                  f"accuracy {100 * last['accuracy']:.2f} %")
+    console.print(
+        f"trained from that file with a new seed: loss {last['loss']:.4f}, "
+        f"accuracy {100 * last['accuracy']:.2f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ units are their texts, fields at their defaults are left out. A function (`Custo
 another package load only where the caller names the package as trusted.
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -49,10 +50,11 @@ def _data(value: Any, path: str) -> Any:
 
 
 def _function_name(function: Any, path: str) -> str:
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<")
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", f"<{type(function).__name__}>")
     if not module or "<" in name or "." in name:
         raise SpecError(
-            f"{path} is {function!r}, which has no name that a file could hold: "
+            f"{path} is the function {name!r}, which has no name that a file could hold: "
             "use a function defined at the top of a module"
         )
     return f"{module}:{name}"
@@ -98,7 +100,14 @@ def _node(data: Any, path: str, trusted: frozenset[str]) -> Schedule:
                 f"{path}: {data['kind']!r} has no field {name!r}{_nearest(name, known)}"
             )
     fields = {n: _field(cls, n, v, f"{path}.{n}", trusted) for n, v in data.items() if n != "kind"}
+    for name in known:
+        if name not in fields and not _has_default(cls, name):
+            raise SpecError(f"{path}: {data['kind']!r} needs the field {name!r}")
     return _built(cls, fields, path)
+
+
+def _has_default(cls: type[Schedule], name: str) -> bool:
+    return cls.__dataclass_fields__[name].default is not dataclasses.MISSING  # type: ignore[attr-defined]  # every family is a dataclass
 
 
 def _built(cls: Any, fields: dict[str, Any], path: str) -> Any:
@@ -106,8 +115,6 @@ def _built(cls: Any, fields: dict[str, Any], path: str) -> Any:
         return cls(**fields)
     except FieldError as error:
         raise SpecError(f"{path}: {error}") from error
-    except TypeError as error:
-        raise SpecError(f"{path}: {str(error).partition(') ')[2] or error}") from error
 
 
 def _field(cls: type[Schedule], name: str, value: Any, path: str, trusted: frozenset[str]) -> Any:

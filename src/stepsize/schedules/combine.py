@@ -32,7 +32,7 @@ from stepsize.schedules.walk import (
     settled_parts,
     units_of,
 )
-from stepsize.units import Time, number_text, plain
+from stepsize.units import REST, Time, number_text, plain
 
 Node = Annotated[Schedule, NodeRule()]
 Nodes = Annotated[tuple[Schedule, ...], NodesRule()]
@@ -63,11 +63,13 @@ class Sequence(Schedule):
         object.__setattr__(self, "parts", _flat(Sequence, "parts", self.parts))
         for i, part in enumerate(self.parts[:-1]):
             if _is_endless(part):
-                cure = 'give it a length, such as Constant("rest")'
+                cure = 'give it a length, such as Constant("rest") or schedule.cut("30ep")'
                 raise FieldError.of(f"Sequence.parts[{i}]", "a part that ends", part, cure)
         if sum(map(leaves_rest, self.parts)) > 1:
             cure = "give all parts but one a length"
-            raise FieldError.of("Sequence.parts", 'with at most one part over "rest"', self, cure)
+            raise FieldError.of(
+                "Sequence.parts", 'parts of which one at most is "rest"', self, cure
+            )
         if len({part.is_absolute for part in self.parts}) > 1:
             cure = "put .absolute(peak) around the whole sequence or around every part"
             raise FieldError.of("Sequence.parts", "all factors or all absolute", self, cure)
@@ -145,7 +147,9 @@ class Product(Schedule):
         object.__setattr__(self, "factors", _flat(Product, "factors", self.factors))
         if sum(factor.is_absolute for factor in self.factors) > 1:
             cure = "make one of them a factor"
-            raise FieldError.of("Product.factors", "with at most one absolute schedule", self, cure)
+            raise FieldError.of(
+                "Product.factors", "schedules of which one at most is absolute", self, cure
+            )
 
     @property
     def duration(self) -> float:
@@ -338,6 +342,39 @@ class Clipped(Schedule):
     def _value(self, t: Any, xp: Names) -> Any:
         high = math.inf if self.high is None else self.high
         return xp.clip(self.of._value(t, xp), self.low, high)  # noqa: SLF001 (a node and its part)
+
+
+@schedule
+class Cut(Schedule):
+    """The first `over` of a schedule, which then holds its value: an end for an endless one.
+
+    Source: elementary; the implied cut of torch SequentialLR's milestones.
+
+    >>> (Exponential(0.5, every=10).cut(20) >> Linear(10, start=0.25))(25), Step(3).cut(5)(100)
+    (0.125, 0.1)
+    """
+
+    kind: ClassVar[str] = "cut"
+    of: Node
+    over: Length = REST
+
+    @property
+    def duration(self) -> float:
+        """The field `over`."""
+        return plain(self.over, "Cut.over")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """That of `of`."""
+        return self.of.range
+
+    @property
+    def is_absolute(self) -> bool:
+        """As `of`."""
+        return self.of.is_absolute
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        return self.of._value(xp.clip(t, 0.0, self.duration), xp)  # noqa: SLF001 (a node and its part)
 
 
 @schedule

@@ -82,7 +82,8 @@ class LengthRule:
         time = parse(value, field)
         amount = time.amount if isinstance(time, Time) else time
         if not math.isfinite(amount):
-            raise FieldError.of(field, "a finite length of time", value)
+            cure = "what never ends has no length: Constant(), or leave the field out"
+            raise FieldError.of(field, "a finite length of time", value, cure)
         if self.zero and amount < 0:
             raise FieldError.of(field, "a moment >= 0", value)
         if amount <= 0 and not (self.signed or self.zero):

@@ -201,6 +201,8 @@ class Recorder:
             )
         if x.low >= low and x.high <= high:
             return x
+        if x.high <= low or x.low >= high:
+            return low if x.high <= low else high
         # a limit that x cannot reach here is not written
         under, over = (low if x.low < low else -math.inf), (high if x.high > high else math.inf)
         return Expr("clip", x, under, over, low=max(x.low, low), high=min(x.high, high))

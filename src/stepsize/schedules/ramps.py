@@ -439,8 +439,13 @@ class Warmup(Schedule):
         if not (isinstance(self.along, type) and issubclass(self.along, Ramp)):
             names = sorted(c.__name__ for c in REGISTRY.values() if issubclass(c, Ramp))
             raise FieldError.of("Warmup.along", f"a ramp class ({', '.join(names)})", self.along)
-        if self.start is not None:
-            self._ramp(1.0, self.start)  # a geometric one, for instance, cannot start at 0
+        try:
+            self._ramp(1.0, 1.0 if self.start is None else self.start)
+        except FieldError:
+            rule = f"a value that {self.along.__name__} can start at"
+            raise FieldError.of(
+                "Warmup.start", rule, self.start, "give a small one above 0"
+            ) from None
 
     def _ramp(self, over: float, first: float) -> Ramp:
         return self.along(over, start=1.0, stop=first)  # type: ignore[call-arg]  # every ramp takes these

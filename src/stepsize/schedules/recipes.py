@@ -88,11 +88,7 @@ def warmup_step(
     >>> schedule(5), schedule(29), schedule(30)
     (1.0, 1.0, 0.1)
     """
-    return _held_after(Warmup(warmup)) * MultiStep(at, factor=factor)
-
-
-def _held_after(ramp: Schedule) -> Schedule:
-    return ramp >> Constant()
+    return Warmup(warmup) * MultiStep(at, factor=factor)
 
 
 def warmup_inverse_sqrt(warmup: Text) -> Schedule:
@@ -382,4 +378,4 @@ def eight_one_one(over: float | None = None, *, warmup: Text | None = None) -> S
         else:
             at = (0.8 * total, 0.9 * total)
     steps = MultiStep(at, factor=10**-0.5)
-    return steps if warmup is None else _held_after(Warmup(warmup)) * steps
+    return steps if warmup is None else Warmup(warmup) * steps

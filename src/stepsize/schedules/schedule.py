@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
 from stepsize.errors import FieldError, SpecError, UnitError
 from stepsize.schedules.fields import rules_of
 from stepsize.schedules.formula import Names, compile_formula, write_source
-from stepsize.units import Time, number_text
+from stepsize.units import REST, Time, number_text
 
 _FARTHEST: Final = 1e300  # stands for "for ever": sums and products with it stay finite
 
@@ -151,6 +151,10 @@ class Schedule(abc.ABC):
     def clipped(self, low: float = 0.0, high: float | None = None) -> "Schedule":
         """Cut values off below `low` and above `high`."""
         return _node("clipped", self, low, high)
+
+    def cut(self, over: float | str | Time = REST) -> "Schedule":
+        """End after a length: `Step("30ep").cut("60ep") >> ...`."""
+        return _node("cut", self, over)
 
     def held(self, every: float | str | Time) -> "Schedule":
         """Change only every so often: `held("1ep")` is what stepping once per epoch means."""

@@ -442,7 +442,8 @@ class Scheduler(LRScheduler):
 
 
 def _optimizers(given: Any) -> list[Optimizer]:
-    found = [given] if hasattr(given, "param_groups") else list(given)
+    one = hasattr(given, "param_groups") or not isinstance(given, Iterable)
+    found = [given] if one else list(given)
     if not found or not all(hasattr(each, "param_groups") for each in found):
         raise FieldError.of("Scheduler.optimizer", "an optimizer or several", given)
     return found
@@ -456,7 +457,8 @@ def _plan(field: str, given: Any) -> Plan:
     try:
         return Plan(**given)
     except FieldError as error:
-        raise FieldError(f"Scheduler.{field}: {error}") from None
+        where = "Scheduler" if field == "plan" else f"Scheduler.{field}"
+        raise FieldError(str(error).replace("Plan", where, 1)) from None
 
 
 def _merged(plan: Any, schedules: Any, groups: Any, extra: Any) -> dict[str, Schedule]:
