@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 STEP, TOTAL, WARMUP = 10_000_000.0, 20_000_000, 1000
 FLOOR = "floor: handwritten function"
+COMPILE = "stepsize, `schedule.compile()` itself"
 
 
 def tables(*, quick: bool) -> list[Table]:
@@ -40,11 +41,13 @@ def _values(rounds: int) -> Table:
             "the same, `compile(lowest=0.0)`": _at(ours.compile(lowest=0.0)),
             "stepsize, `schedule(t)`": _at(ours),
             "torch CosineAnnealingLR.step()": calling(torchs.step),
-            "stepsize, `schedule.compile()` itself": calling(ours.compile),
+            COMPILE: calling(ours.compile),
         }
         found = compare(loops, rounds=rounds)
     stepped = found.pop("torch CosineAnnealingLR.step()")
+    compiling = found.pop(COMPILE)
     rows = [[name, against(time, found[FLOOR])] for name, time in found.items()]
+    rows.append([COMPILE, ns(compiling)])
     rows.append(["torch CosineAnnealingLR, so many steps (extrapolated)", ns(stepped * STEP)])
     shown = f"The compiled function is this text:\n\n```python\n{ours.source().strip()}\n```"
     return Table("Warmup and cosine at step 10,000,000", ["what", "CPU time"], rows, shown)

@@ -112,7 +112,8 @@ def _warmup_cosine(quick: bool) -> Table:
 
 _NOTES = (
     "In brackets: times the floor. The last column is the largest difference from stepsize's "
-    "value, in parts of the peak, over a run of 1,000 steps with 100 of warmup. In a training loop "
+    "value, in parts of the peak, over a run of 1,000 steps with 100 of warmup "
+    "(transformers starts its warmup at 0). In a training loop "
     "`optimizer.step()` runs the hook; here a bump of the same list stands for it, and its time is "
     "subtracted. optax dispatches to other threads: its row is the calling thread's part alone."
 )

@@ -103,7 +103,7 @@ def network(seed: int) -> nn.Module:
 
 
 def train(
-    plan: Plan, seed: int, epochs: int, data: Data, folder: Path, tick: Callable[[], None]
+    plan: Plan, seed: int, epochs: int, data: Data, folder: Path, *, tick: Callable[[], None]
 ) -> dict[str, Any]:
     """Train one network; go on from its checkpoint if there is one, return its finished result."""
     result, checkpoint = folder / f"{seed}.json", folder / f"{seed}.pt"
@@ -198,7 +198,7 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def draw(results: dict[str, list[dict[str, Any]]], horizon: Horizon, path: Path) -> None:
-    """One panel a schedule: its rate as an area, its losses over it, the constant rate's in grey."""
+    """One panel a schedule: its rate as an area, its losses over it, the constant's in grey."""
     import matplotlib as mpl  # noqa: PLC0415 (slow to import, and needed only at the end)
 
     mpl.use("Agg")
@@ -233,7 +233,7 @@ def draw(results: dict[str, list[dict[str, Any]]], horizon: Horizon, path: Path)
     for panel in axes[-1]:
         panel.set_xlabel("optimizer steps", fontsize=8)
     figure.suptitle(
-        "rate (blue area, right axis), validation loss by seed (orange), constant rate's (grey)"
+        "rate (blue area, right axis), validation loss (orange), constant rate's (grey)"
     )
     figure.tight_layout()
     written(path, lambda file: figure.savefig(file, dpi=110, format="png"))
@@ -269,7 +269,8 @@ def main() -> None:
 
             folder = out / name.replace(" ", "_").replace(",", "")
             results[name] = [
-                train(plan, seed, given.epochs, data, folder, tick) for seed in range(given.seeds)
+                train(plan, seed, given.epochs, data, folder, tick=tick)
+                for seed in range(given.seeds)
             ]
     rows = {name: summary(runs) for name, runs in results.items()}
     rows = dict(sorted(rows.items(), key=lambda item: item[1]["loss"]))
@@ -281,9 +282,9 @@ def main() -> None:
     plan = load(out / "best.json")
     if not isinstance(plan, Plan):
         raise TypeError(plan)
-    last = train(plan, given.seeds, given.epochs, data, out / "from_file", lambda: None)["history"][
-        -1
-    ]
+    last = train(plan, given.seeds, given.epochs, data, out / "from_file", tick=lambda: None)[
+        "history"
+    ][-1]
     console.print(f"picture  {out / 'digits.png'}")
     console.print(f"best     {best}: {out / 'best.json'}", highlight=False)
     console.print(

@@ -152,7 +152,7 @@ def times(s):
     marks |= {float(rng.randint(0, int(end))) for _ in range(8)} | {
         rng.uniform(0, end) for _ in range(8)
     }
-    return sorted(t for t in marks if 0 <= t)
+    return sorted(t for t in marks if t >= 0)
 
 
 def test_every_family_has_its_formula_here():

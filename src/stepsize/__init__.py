@@ -67,6 +67,7 @@ from stepsize.units import Time
 __version__ = "0.1.0"
 
 __all__ = [
+    "REGISTRY",
     "Absolute",
     "Between",
     "Bounds",
@@ -95,7 +96,6 @@ __all__ = [
     "Polynomial",
     "PowerLaw",
     "Product",
-    "REGISTRY",
     "Ramp",
     "Repeated",
     "Rex",

@@ -17,7 +17,7 @@ _LOOK_AHEAD = 4096
 
 
 class _RampClock:
-    """A ramp is written in steps, or in the samples or tokens it has used: nothing else is known."""
+    """A ramp is written in steps, or in the samples or tokens used so far: no more is known."""
 
     def __init__(self, horizon: "Horizon", unit: str) -> None:
         self._horizon, self.unit = horizon, unit
@@ -105,7 +105,8 @@ def _limits(horizon: "Horizon", tree: Schedule, unit: str) -> tuple[float, float
             limits[of] = min(limits[of], amount)
     if limits["st"] == limits["samples"] == math.inf:
         raise UnitError(
-            "a batch size that changes for ever needs Horizon(total=...) in steps, samples or tokens"
+            "a batch size that changes for ever needs a total: "
+            "give Horizon(total=...) in steps, samples or tokens"
         )
     # one step past the end, where a ramp has its last value
     return limits["st"] + 1, limits["samples"] + 1

@@ -1,7 +1,7 @@
 """Schedules and plans as plain data and JSON files. Loading never imports and never evaluates.
 
 `{"format": 1, "schedule": {"kind": "linear", "over": 100}}`: kinds are plain words, lengths with
-units are their texts, fields at their defaults are left out. A function (`Custom`) and a family from
+units are their texts, fields at their defaults are left out. A function (`Custom`) and a family of
 another package load only where the caller names the package as trusted.
 """
 
@@ -34,25 +34,34 @@ def to_dict(value: Schedule | Plan) -> dict[str, Any]:
     return {"format": FORMAT, "schedule": _data(value, type(value).__name__)}
 
 
-def _data(value: Any, path: str) -> Any:
+def describe(schedule: Schedule) -> dict[str, Any]:
+    """Give a schedule as plain data to compare with, a function without a name among it as text."""
+    data: dict[str, Any] = _data(schedule, type(schedule).__name__, strict=False)
+    return data
+
+
+def _data(value: Any, path: str, *, strict: bool = True) -> Any:
+    def inner(part: Any, name: str) -> Any:
+        return _data(part, path + name, strict=strict)
+
     if isinstance(value, Schedule):
-        fields = {n: _data(v, f"{path}.{n}") for n, v in changed_fields(value).items()}
+        fields = {name: inner(v, f".{name}") for name, v in changed_fields(value).items()}
         return {"kind": value.kind, **fields}
     if isinstance(value, Time):
         return str(value)
     if isinstance(value, tuple):
-        return [_data(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        return [inner(item, f"[{i}]") for i, item in enumerate(value)]
     if isinstance(value, type) and issubclass(value, Schedule):
         return value.kind
     if isinstance(value, float) and value == int(value) and abs(value) < 2**53:
         return int(value)
-    return _function_name(value, path) if callable(value) else value
+    return _function_name(value, path, strict=strict) if callable(value) else value
 
 
-def _function_name(function: Any, path: str) -> str:
+def _function_name(function: Any, path: str, *, strict: bool) -> str:
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", f"<{type(function).__name__}>")
-    if not module or "<" in name or "." in name:
+    if strict and (not module or "<" in name or "." in name):
         raise SpecError(
             f"{path} is the function {name!r}, which has no name that a file could hold: "
             "use a function defined at the top of a module"
@@ -83,7 +92,7 @@ def from_dict(data: Any, *, trust: Iterable[str] = ()) -> Schedule | Plan:
         return _node(data["schedule"], "schedule", trusted)
     if keys == {"plan"} and isinstance(data["plan"], Mapping):
         plan = {str(n): _node(d, f"plan.{n}", trusted) for n, d in data["plan"].items()}
-        return _built(Plan, plan, "plan")
+        return Plan(**plan) if plan else _no_plan()
     raise SpecError(
         f"expected the keys 'format' and 'schedule' or 'plan', got {sorted(map(str, data))}"
     )
@@ -103,18 +112,18 @@ def _node(data: Any, path: str, trusted: frozenset[str]) -> Schedule:
     for name in known:
         if name not in fields and not _has_default(cls, name):
             raise SpecError(f"{path}: {data['kind']!r} needs the field {name!r}")
-    return _built(cls, fields, path)
+    try:
+        return cls(**fields)
+    except FieldError as error:
+        raise SpecError(f"{path}: {error}") from error
 
 
 def _has_default(cls: type[Schedule], name: str) -> bool:
     return cls.__dataclass_fields__[name].default is not dataclasses.MISSING  # type: ignore[attr-defined]  # every family is a dataclass
 
 
-def _built(cls: Any, fields: dict[str, Any], path: str) -> Any:
-    try:
-        return cls(**fields)
-    except FieldError as error:
-        raise SpecError(f"{path}: {error}") from error
+def _no_plan() -> Plan:
+    raise SpecError("plan: expected at least one schedule")
 
 
 def _field(cls: type[Schedule], name: str, value: Any, path: str, trusted: frozenset[str]) -> Any:

@@ -51,7 +51,7 @@ def settle_nominally(curves: Named) -> tuple[list[tuple[str, Schedule]], bool]:
 
 
 def extent(curves: Named) -> float:
-    """Give a time over which the curves show what they do: the longest finite one, or their scale."""
+    """Give a time over which the curves show what they do: the longest, or their scale."""
     ends = [curve.duration for _, curve in curves]
     finite = [end for end in ends if 0 < end < math.inf]
     scales = [
@@ -179,10 +179,13 @@ def _path(values: list[float], top: float, height: int) -> str:
 
 
 def _axes(top: float, end: str, width: int, height: int) -> str:
-    grey, faint = "#808080", "#80808040"
+    grey = "#808080"
     lines = [
         f'<text x="{_LEFT}" y="{_HEIGHT - 10}" fill="{grey}">0</text>',
-        f'<text x="{_LEFT + width}" y="{_HEIGHT - 10}" fill="{grey}" text-anchor="end">{end}</text>',
+        (
+            f'<text x="{_LEFT + width}" y="{_HEIGHT - 10}" fill="{grey}" text-anchor="end">'
+            f"{end}</text>"
+        ),
         f'<text x="{_LEFT + width // 2}" y="{_HEIGHT - 10}" fill="{grey}" text-anchor="middle">'
         "steps</text>"
         if end
@@ -191,7 +194,7 @@ def _axes(top: float, end: str, width: int, height: int) -> str:
     for i in range(5):
         y, value = _TOP + height * i / 4, number_text(_short(top * (1 - i / 4)))
         lines.append(
-            f'<line x1="{_LEFT}" x2="{_LEFT + width}" y1="{y}" y2="{y}" stroke="{faint}"/>'
+            f'<line x1="{_LEFT}" x2="{_LEFT + width}" y1="{y}" y2="{y}" stroke="{grey}" stroke-opacity=".25"/>'
             f'<text x="{_LEFT - 6}" y="{y + 4}" fill="{grey}" text-anchor="end">{value}</text>'
         )
     return "".join(lines)

@@ -152,7 +152,7 @@ class Horizon:
         return (samples + (step - first) * size) * self._per_sample(unit)
 
     def step_at(self, amount: float, unit: str) -> float:
-        """Convert an amount of `st`, `ep`, `samples` or `tok` to optimizer steps (a real number)."""
+        """Convert an amount of `st`, `ep`, `samples` or `tok` to optimizer steps, a real number."""
         if unit == "st":
             return amount
         if unit == "ep" and not isinstance(self.batch_size, Schedule):
@@ -256,7 +256,8 @@ class _HorizonClock:
             raise UnitError(
                 f"{field} is a part of the horizon, which has no total: give Horizon(total=...)"
             )
-        return self.number(self.horizon.total, "Horizon.total")
+        total = self.horizon.total
+        return self.number(total if isinstance(total, Time) else plain(total), "Horizon.total")
 
     @property
     def quantum(self) -> float:

@@ -1,4 +1,4 @@
-"""Lengths of training time and how they are written: `1000`, `"12ep"`, `"2e9tok"`, `"5%"`, `"rest"`.
+"""Lengths of training time, as they are written: `1000`, `"12ep"`, `"2e9tok"`, `"5%"`, `"rest"`.
 
 A plain number counts optimizer steps. A unit is written, never guessed from the size of a number:
 `1` is one step, `"100%"` is everything.
@@ -95,7 +95,7 @@ def _parse_text(text: str, field: str) -> float | Time:
 
 
 def plain(value: float | str | Time, field: str = "a length") -> float:
-    """Give a resolved length as the number it is; raise `UnitError` for one that needs a horizon."""
+    """Give a resolved length as a number; raise `UnitError` for one that needs a horizon."""
     if isinstance(value, float):
         return value
     raise UnitError(

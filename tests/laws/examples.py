@@ -1,4 +1,4 @@
-"""Random schedules for the laws: one strategy per registered family, derived from its fields' rules."""
+"""Random schedules for the laws: one strategy per family, derived from its fields' rules."""
 
 import dataclasses
 import math

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.laws.examples import FAMILIES, halved, of_family, times_for, trees
 
 import stepsize
 from stepsize import Schedule
@@ -16,7 +17,6 @@ from stepsize.files import from_dict, to_dict
 from stepsize.schedules.combine import Custom
 from stepsize.schedules.formula import Names
 from stepsize.schedules.walk import nodes
-from tests.laws.examples import FAMILIES, halved, of_family, times_for, trees
 
 every_family = pytest.mark.parametrize("cls", FAMILIES, ids=lambda c: c.kind)
 fractions = st.lists(st.floats(0, 1), min_size=2, max_size=6)

@@ -6,26 +6,28 @@ import time
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tests.laws.examples import FAMILIES, of_family
 from torch import nn
 
 from stepsize import (
     Absolute,
     Constant,
     Cosine,
+    Custom,
     FieldError,
     Horizon,
     Linear,
     MismatchError,
     Plan,
+    SpecError,
     Warmup,
     cyclic,
     one_cycle,
     sgdr,
 )
 from stepsize.torch import Scheduler
-from tests.laws.examples import FAMILIES, of_family
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 TRAINED = Plan(lr=Warmup(5) >> Cosine(25), momentum=Linear(30, start=0.95, stop=0.85).absolute())
 
@@ -229,6 +231,15 @@ def test_another_world_size_alone_is_no_mismatch_for_a_schedule_in_tokens():
     )
     before = resumed.scheduler.state_dict()["position"]
     assert resumed.go(1).scheduler.state_dict()["position"] - before == 4000
+
+
+def test_a_schedule_with_a_lambda_saves_and_resumes_and_cannot_be_adopted():
+    plan = Plan(lr=Custom(lambda t: 1.0 / (1.0 + t)))
+    saving = Run(plan).go(5)
+    resumed = Run(plan).load(saving.saved(), "pos")
+    assert resumed.go(3).everything()[:2] == saving.go(3).everything()[:2]
+    with pytest.raises(SpecError, match="loads only with trust"):
+        mismatch(saving, Run(), on_mismatch="adopt")
 
 
 @pytest.mark.parametrize("plan", [one_cycle(30), Plan(lr=sgdr(7, growth=1.5)), Plan(lr=cyclic(4))])

@@ -32,7 +32,7 @@ class ArrayNames:
         return x
 
     def sqrt(self, x: Any) -> Any:
-        """Square root, with derivative 0 at 0 instead of inf (inf * 0 is NaN in a branch not taken)."""
+        """Square root, with derivative 0 at 0: inf would make NaN of a branch that is not taken."""
         return self._positive(x, self._xp.sqrt)
 
     def power(self, base: Any, exponent: Any) -> Any:
@@ -84,6 +84,10 @@ class ArrayNames:
 
     def call(self, function: Callable[[Any], Any], x: Any) -> Any:
         return function(x)
+
+    def __getattr__(self, name: str) -> Any:
+        """Speak `Names` to the type checker: the functions are set above, by name."""
+        raise AttributeError(name)
 
     def _table(self, table: tuple[float, ...]) -> Any:
         return self._xp.asarray(table, dtype=self._like.dtype, device=self._like.device)

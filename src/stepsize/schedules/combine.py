@@ -1,7 +1,6 @@
 """Schedules made of schedules."""
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 from stepsize.errors import FieldError, UnitError
@@ -614,12 +613,13 @@ class Piecewise(Schedule):
     @property
     def range(self) -> tuple[float, float]:
         """From the lowest value of the table to the highest."""
-        values = [value for _, value in self.points]
+        rows: tuple[tuple[Any, float], ...] = tuple(self.points)  # type: ignore[arg-type]  # stored as pairs
+        values = [value for _, value in rows]
         return (min(values), max(values))
 
     def _table(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        moments, values = zip(*self.points, strict=True)
-        return tuple(plain(m, "Piecewise.points") for m in moments), values
+        rows: tuple[tuple[float | Time, float], ...] = tuple(self.points)  # type: ignore[arg-type]  # stored as pairs
+        return tuple(plain(m, "Piecewise.points") for m, _ in rows), tuple(v for _, v in rows)
 
     def _value(self, t: Any, xp: Names) -> Any:
         moments, values = self._table()
@@ -660,5 +660,4 @@ class Custom(Schedule):
         return math.inf if self.over is None else plain(self.over, "Custom.over")
 
     def _value(self, t: Any, xp: Names) -> Any:
-        function: Callable[[Any], Any] = self.function
-        return xp.call(function, xp.clip(t, 0.0, self.duration))
+        return xp.call(self.function, xp.clip(t, 0.0, self.duration))

@@ -17,7 +17,8 @@ from stepsize.units import Time, parse
 class Rule(Protocol):
     """Turns what was given for a field into what is stored, or raises `FieldError`."""
 
-    def admit(self, field: str, value: object) -> object: ...
+    def admit(self, field: str, value: object) -> object:
+        """Check and convert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,10 @@ def _ordered(field: str, times: Sequence[float | Time]) -> None:
         raise FieldError.of(field, "in ascending order", shown, "sort them")
 
 
+def _is_pair(row: object) -> bool:
+    return isinstance(row, Sequence) and not isinstance(row, str) and len(row) == 2  # noqa: PLR2004
+
+
 @dataclass(frozen=True, slots=True)
 class MomentsRule:
     """A tuple of moments in ascending order; equal ones may repeat."""
@@ -155,9 +160,7 @@ class TableRule:
             raise FieldError.of(
                 field, "a table of moments and values", value, "such as {0: 1, 30: 0.1}"
             )
-        if any(
-            isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 2 for row in rows
-        ):  # noqa: PLR2004
+        if not all(map(_is_pair, rows)):
             raise FieldError.of(field, "pairs of a moment and a value", value)
         moment, number = LengthRule(zero=True), Bounds(ge=0)
         times = [moment.admit(f"{field}[{i}] moment", row[0]) for i, row in enumerate(rows)]

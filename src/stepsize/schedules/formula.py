@@ -148,7 +148,7 @@ def _binary(op: str, a: Any, b: Any) -> Any:
 
 
 def _into_branches(op: str, a: Any, b: Any) -> Any:
-    """Move an operation with a number, or with the same condition, into both branches of a where."""
+    """Move an operation with a number, or with a like where, into both branches of a where."""
     a_where, b_where = (isinstance(x, Expr) and x.op == "where" for x in (a, b))
     if a_where and b_where and a.args[0] is b.args[0]:
         (c, a1, a2), (_, b1, b2) = a.args, b.args

@@ -74,7 +74,7 @@ class Plan(Mapping[str, Schedule]):
         return Plan(**{**self, **schedules})
 
     def renamed(self, **names: str) -> "Plan":
-        """Give the plan with hyper-parameters renamed: `plan.renamed(momentum="beta1")` for Adam."""
+        """Give the plan with new names: `plan.renamed(momentum="beta1")` for Adam."""
         return Plan(**{names.get(name, name): each for name, each in self.items()})
 
     def sketch(self, total: float | None = None, *, width: int = 60, height: int = 8) -> str:

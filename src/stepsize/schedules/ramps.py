@@ -1,4 +1,4 @@
-"""Ramps: schedules of finite length from `start` to `stop`; a family is one curve on the unit square.
+"""Ramps: schedules of finite length from `start` to `stop`, each one curve on the unit square.
 
 A curve gives the part `gone` and the part `left`, each without cancellation, from `u` (time gone)
 and `v` (time left, `u + v = 1`); the value is `start * left + stop * gone`. So both ends are exact,
@@ -168,7 +168,7 @@ class Cosine(Ramp):
     def _parts(self, u: Any, v: Any, xp: Names) -> Pair:
         if self.half_waves == 1:
             return _raised(*_half_wave(u, v, xp), self.power, xp)
-        # The wave that u is in: exact at whole waves, because waves are counted from the nearer end.
+        # The wave that u is in; counted from the nearer end, which is exact at both ends.
         waves = float(self.half_waves)
         x = xp.choose(u < v, lambda: waves * u, lambda: waves * v)
         number = xp.clip(xp.floor(x), 0.0, waves - 1.0)

@@ -16,7 +16,6 @@ from stepsize.schedules.ramps import (
     Cosine,
     Geometric,
     Linear,
-    OneMinusSqrt,
     Ramp,
     Warmup,
 )
@@ -346,8 +345,8 @@ def infinite(
 ) -> Schedule:
     """The infinite schedule: warmup, down to a constant for ever, and a final anneal when wanted.
 
-    Without `anneal` it never ends; with it, `stable` (default: the rest) comes before an exponential
-    anneal to `stop`.
+    Without `anneal` it never ends; with it, `stable` (default: the rest) comes before an
+    exponential anneal to `stop`.
 
     Source: Ibrahim et al. 2024 (arXiv 2403.08763), section on infinite schedules.
 

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Final, TypeVar, cast, dataclass_transform
 
 from stepsize.errors import FieldError, SpecError, UnitError
 from stepsize.schedules.fields import rules_of
@@ -67,7 +67,7 @@ class Schedule(abc.ABC):
         """Give this node for time in jumps of `quantum`; None: only its parts may care."""
 
     def _settled(self, settle: Any, clock: Any, room: float | None, at: float) -> "Schedule | None":
-        """Give this node in plain numbers; None: field by field, as most do (see `walk.settled`)."""
+        """Give this node in plain numbers; None: field by field, as most do (`walk.settled`)."""
 
     def __post_init__(self) -> None:
         rules: dict[str, Any] = type(self)._rules  # type: ignore[attr-defined]  # noqa: SLF001 (set by @schedule)
@@ -120,7 +120,7 @@ class Schedule(abc.ABC):
         return write_source(self._value)[0]
 
     def curve(self, steps: int, *, start: int = 0) -> Any:
-        """Give the values of the steps `start`, ..., `start + steps - 1` as a float64 numpy array."""
+        """Give the values of `steps` steps from `start` on as a float64 numpy array."""
         from stepsize.schedules.arrays import curve  # noqa: PLC0415 (numpy only when asked for)
 
         return curve(self, start, steps)
@@ -218,9 +218,9 @@ def schedule(cls: Family) -> Family:
         made.__qualname__,
     ):
         raise SpecError(f"the kind {kind!r} of {cls.__qualname__} is taken by {known.__qualname__}")
-    made._rules = rules_of(made)  # noqa: SLF001 (the decorator completes the class)
+    type.__setattr__(made, "_rules", rules_of(made))  # the decorator completes the class
     REGISTRY[kind] = made
-    return made
+    return cast("Family", made)
 
 
 def _node(kind: str, *fields: object) -> Schedule:

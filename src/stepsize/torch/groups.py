@@ -79,8 +79,8 @@ def base_of(group: Group, key: str, explicit: float | None, where: str) -> tuple
     if initial is None or number(initial) == value:
         return value, ""
     return number(initial), (
-        f"{where}: initial_{key} = {number(initial):g} was taken as the base value, not the present "
-        f"{key} = {value:g} (an optimizer that was scheduled before keeps its base there); "
+        f"{where}: initial_{key} = {number(initial):g} was taken as the base value, not the "
+        f"present {key} = {value:g} (an optimizer that was scheduled before keeps its base there); "
         f"give base={{'{key}': ...}} to say otherwise"
     )
 

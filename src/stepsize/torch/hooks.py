@@ -4,15 +4,15 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
 
 def counting_hook(count: list[float]) -> Callable[[Any, Any, Any], None]:
     """Give a hook that adds one to `count[0]`, and sets it to `count[2] + 1` the first time.
 
-    `count` is `[steps, whether a hook has fired, steps at the start]`. One flat closure: anything
-    it called would be compiled into the optimizer's graph by torch.compile.
+    `count` is `[steps, whether a hook has fired, steps at the start]`. One flat closure, marked for
+    torch.compile as `torch.compiler.disable(recursive=False)` marks; that call itself would wrap it
+    in another function, which triples its cost.
     """
 
     def counted(optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -23,11 +23,12 @@ def counting_hook(count: list[float]) -> Callable[[Any, Any, Any], None]:
             count[0] = count[2] + 1.0
             count[1] = 1.0
 
-    return torch.compiler.disable(counted, recursive=False)
+    counted.__dict__.update(_torchdynamo_disable=True, _torchdynamo_disable_recursive=False)
+    return counted
 
 
 def attach(optimizer: Optimizer, count: list[float]) -> Callable[[], None] | None:
-    """Count the optimizer's steps; give the function that stops it, None where hooks are unknown."""
+    """Count the optimizer's steps; give what stops it, None where the optimizer has no hooks."""
     try:
         return optimizer.register_step_post_hook(counting_hook(count)).remove
     except AttributeError:  # a wrapper that never ran Optimizer.__init__

@@ -34,9 +34,9 @@ def advancer(
 ) -> tuple[Callable[[], None], Callable[[float], None]]:
     """Give `advance()`, which goes where `count` is, and `write(t)`, which writes what is due at t.
 
-    `count` is `[steps, whether they are the optimizer's own, ...]`: while they are not, a call counts
-    one. `stale()` is called instead of writing where the driver's list of groups was replaced or
-    grew, or `others()` says so.
+    `count` is `[steps, whether they are the optimizer's own, ...]`: while they are not, a call
+    counts one. `stale()` is called instead of writing where the driver's list of groups was
+    replaced or grew, or `others()` says so.
     """
     writer = Writer()
     kept = [f"{name}{i}" for i in range(len(lanes)) for name in ("last", "stair")]
@@ -92,7 +92,7 @@ def _write_lane(writer: Writer, i: int, lane: Lane) -> None:
 
 
 def _stairs(result: Any) -> list[Expr]:
-    """Give the whole-numbered nodes through which alone a result depends on time, if there are any."""
+    """Give the whole-numbered nodes through which alone a result depends on time, if any."""
     found: dict[int, Expr] = {}
     left = [result]
     while left:

@@ -1,4 +1,4 @@
-"""The state of a scheduler: a fixed set of keys with numbers and strings, and how two of them differ."""
+"""The state of a scheduler: fixed keys with numbers and strings, and how two of them differ."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ class Saved(NamedTuple):
     position: float
     unit: str
     description: dict[str, Any]
-    bases: list[list[Any]]
+    rows: list[tuple[int, int, str, float]]
 
 
 def pack(
-    step: int, position: float, unit: str, description: dict[str, Any], bases: list[list[Any]]
+    step: int, position: float, unit: str, description: dict[str, Any], rows: list[Any]
 ) -> dict[str, Any]:
     """Give the state dictionary."""
     told = json.dumps(description, sort_keys=True)
@@ -31,13 +31,13 @@ def pack(
         "position": position,
         "unit": unit,
         "fingerprint": hashlib.sha256(told.encode()).hexdigest()[:16],
-        "details": json.dumps({"description": description, "bases": bases}, sort_keys=True),
+        "details": json.dumps({"description": description, "bases": rows}, sort_keys=True),
     }
 
 
 def unpack(state: dict[str, Any]) -> Saved:
     """Read a state dictionary; `MismatchError` for one that is none of ours."""
-    if not _KEYS <= set(state):
+    if not set(state) >= _KEYS:
         raise MismatchError(
             f"the state is not of a stepsize Scheduler: it has the keys {sorted(map(str, state))}, "
             f"expected {sorted(_KEYS)}; a state of torch's own schedulers cannot be loaded: "
@@ -45,7 +45,8 @@ def unpack(state: dict[str, Any]) -> Saved:
         )
     if state["format"] != FORMAT:
         raise MismatchError(
-            f"the state has format {state['format']!r}, this version reads {FORMAT}: update stepsize"
+            f"the state has format {state['format']!r}, this version reads {FORMAT}: "
+            "update stepsize"
         )
     details = json.loads(state["details"])
     return Saved(
@@ -53,18 +54,17 @@ def unpack(state: dict[str, Any]) -> Saved:
         float(state["position"]),
         str(state["unit"]),
         details["description"],
-        details["bases"],
+        [(o, g, key, base) for o, g, key, base in details["bases"]],
     )
 
 
-def differences(saved: Saved, present: dict[str, Any]) -> list[str]:
-    """Say where a saved state and the present scheduler differ, field by field."""
-    now = unpack(present)
+def differences(saved: Saved, now: Saved) -> list[str]:
+    """Say where a saved state and the present one differ, field by field; not in their position."""
     found = []
     if saved.unit != now.unit:
         found.append(f"unit: saved {saved.unit!r}, now {now.unit!r}")
     found += _differ("", saved.description, now.description)
-    was, is_now = ([(o, g, key) for o, g, key, _ in rows] for rows in (saved.bases, now.bases))
+    was, is_now = ([(o, g, key) for o, g, key, _ in rows] for rows in (saved.rows, now.rows))
     if was != is_now:
         found.append(f"groups and keys: saved {_places(was)}, now {_places(is_now)}")
     return found

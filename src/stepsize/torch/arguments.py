@@ -1,0 +1,77 @@
+"""What a user may give to `Scheduler`, checked and brought into one form."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+
+from stepsize.errors import FieldError
+from stepsize.schedules.fields import Bounds
+from stepsize.schedules.plan import Plan
+from stepsize.schedules.schedule import Schedule
+
+Schedules = Mapping[str, Schedule]
+Bases = float | Mapping[str, float | list[float]]
+KnownBases = dict[str, float | list[float | None]]
+
+
+def optimizers_of(given: Any) -> list[Optimizer]:
+    """One optimizer or several, as a list."""
+    one = hasattr(given, "param_groups") or not isinstance(given, Iterable)
+    found = [given] if one else list(given)
+    if not found or not all(hasattr(each, "param_groups") for each in found):
+        raise FieldError.of("Scheduler.optimizer", "an optimizer or several", given)
+    return found
+
+
+def plan_of(field: str, given: Any) -> Plan:
+    """A plan, or a mapping of schedules as one."""
+    if isinstance(given, Plan):
+        return given
+    if not isinstance(given, Mapping):
+        raise FieldError.of(f"Scheduler.{field}", "a mapping from key to schedule", given)
+    try:
+        return Plan(**given)
+    except FieldError as error:
+        where = "Scheduler" if field == "plan" else f"Scheduler.{field}"
+        raise FieldError(str(error).replace("Plan", where, 1)) from None
+
+
+def merged(plan: Any, schedules: Any, *others: Any) -> dict[str, Schedule]:
+    """The schedules of all groups: the plan's and those by keyword, which may not overlap."""
+    if isinstance(plan, Schedule):
+        cure = "write Scheduler(optimizer, lr=schedule)"
+        raise FieldError.of("Scheduler.plan", "a Plan", plan, cure)
+    if plan is not None and not isinstance(plan, Plan):
+        raise FieldError.of("Scheduler.plan", "a Plan", plan)
+    both = set(plan or ()) & set(schedules)
+    if both:
+        raise FieldError.of("Scheduler.plan", "without keys that are given again", sorted(both))
+    if not (plan or schedules or any(others)):
+        raise FieldError("Scheduler needs a schedule, such as lr=Cosine(1000)")
+    merged = {**(plan or {}), **schedules}
+    return dict(plan_of("plan", merged)) if merged else {}
+
+
+def bases_of(base: Bases | None) -> KnownBases:
+    """Explicit base values by key."""
+    if base is None:
+        return {}
+    given = base if isinstance(base, Mapping) else {"lr": base}
+    return {key: _numbers(f"Scheduler.base[{key!r}]", value) for key, value in given.items()}
+
+
+def _numbers(field: str, value: Any) -> float | list[float | None]:
+    if isinstance(value, list | tuple):
+        return [None if x is None else float(Bounds(ge=0).admit(field, x)) for x in value]
+    return float(Bounds(ge=0).admit(field, value))
+
+
+def base_for(bases: KnownBases, key: str, index: int) -> float | None:
+    """Give the explicit base value of one group's key, if there is one."""
+    given = bases.get(key)
+    if not isinstance(given, list):
+        return given
+    if index >= len(given):
+        raise FieldError.of(f"Scheduler.base[{key!r}]", "a value for every group", given)
+    return given[index]

@@ -1,0 +1,51 @@
+"""Who writes which key of which group: kept on the optimizer, where a second scheduler looks."""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from torch.optim import Optimizer
+
+from stepsize.errors import FieldError
+
+_CLAIMS = "_stepsize_claims"
+Place = tuple[Optimizer, int, str]
+
+
+def claim(owner: Any, places: Iterable[Place], *, take_over: bool) -> None:
+    """Note the owner as the writer of (optimizer, group, key); it has a `detach()`.
+
+    Raises `FieldError` where another living one writes a key, unless that is to be detached.
+    """
+    wanted = list(places)
+    for optimizer, group, key in wanted:
+        other = _claims(optimizer).get((group, key), _nobody)()
+        if other is None or other is owner:
+            continue
+        if not take_over:
+            raise FieldError.of(
+                "Scheduler",
+                "the only one to write a key of a group",
+                f"{key!r} of group {group}, which another scheduler writes",
+                "detach() that one, or give take_over=True",
+            )
+        other.detach()
+    for optimizer, group, key in wanted:
+        _claims(optimizer)[group, key] = weakref.ref(owner)
+
+
+def release(owner: Any, optimizers: Iterable[Optimizer]) -> None:
+    """Forget the owner's claims."""
+    for optimizer in optimizers:
+        claims = _claims(optimizer)
+        for place in [p for p, alive in claims.items() if alive() in (owner, None)]:
+            del claims[place]
+
+
+def _claims(optimizer: Optimizer) -> dict[tuple[int, str], Any]:
+    found: dict[tuple[int, str], Any] = optimizer.__dict__.setdefault(_CLAIMS, {})
+    return found
+
+
+def _nobody() -> None:
+    return None

@@ -1,0 +1,136 @@
+"""The house: imports point one way, frameworks stay in their rooms, names are exported."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import stepsize
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "stepsize"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+# A module may import from its own room and from rooms above it in this list.
+ROOMS = ["errors", "units", "schedules", "sketch", "batch_ramp", "time", "files", "torch"]
+# A method that only forwards, imported when it is called: a schedule draws itself, a horizon
+# with a batch-size ramp tabulates it, and a plan names its type.
+LATE = {
+    ("schedules", "sketch"): {"schedules/schedule.py", "schedules/plan.py"},
+}
+FRAMEWORKS = {
+    "numpy": {"schedules/arrays.py", "schedules/kernel.py", "batch_ramp.py"},
+    "torch": {p.relative_to(SOURCE).as_posix() for p in (SOURCE / "torch").glob("*.py")},
+    "annotated_types": {"schedules/fields.py"},
+}
+STANDARD = {
+    "abc", "ast", "bisect", "collections", "dataclasses", "decimal", "difflib", "fractions",
+    "functools", "hashlib", "html", "importlib", "json", "math", "numbers", "os", "pathlib", "re",
+    "sys", "typing", "warnings", "weakref",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def room_of(dotted: str) -> str:
+    return dotted.removeprefix("stepsize").lstrip(".").partition(".")[0]
+
+
+def imports_of(path: Path):
+    """Every imported module, and whether the type checker alone sees it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    unseen = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_one_way(path):
+    if path == SOURCE / "__init__.py":
+        return
+    own = room_of(".".join(path.relative_to(SOURCE).with_suffix("").parts))
+    for module in imports_of(path):
+        if not module.startswith("stepsize"):
+            continue
+        room = room_of(module)
+        late = name_of(path) in LATE.get((own, room), ())
+        assert ROOMS.index(room) <= ROOMS.index(own) or late, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_framework_is_imported_in_its_room_alone(path):
+    for module in imports_of(path):
+        top = module.partition(".")[0]
+        if top in FRAMEWORKS:
+            assert name_of(path) in FRAMEWORKS[top], f"{path} imports {module}"
+        else:
+            assert top in STANDARD | {"stepsize"}, f"{path} imports {module}"
+
+
+def test_the_layer_test_can_fail(tmp_path):
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import numpy\nfrom stepsize.torch import Scheduler\n")
+    assert set(imports_of(wrong)) == {"numpy", "stepsize.torch"}
+
+
+def test_public_names_are_sorted_complete_and_described():
+    assert len(stepsize.__all__) == len(set(stepsize.__all__))  # their order is the linter's
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    imported = {
+        a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names
+    }
+    assert set(stepsize.__all__) == imported | {"__version__"}
+    for name in imported - {"REGISTRY"}:
+        assert inspect.getdoc(getattr(stepsize, name)), name
+
+
+def test_every_registered_family_is_public():
+    families = {
+        c.__name__ for c in stepsize.REGISTRY.values() if c.__module__.startswith("stepsize")
+    }
+    assert families <= set(stepsize.__all__)
+
+
+def test_peers_own_names_are_not_spoken():
+    spoken = re.compile(r"\b(T_max|eta_min|num_warmup_steps|num_training_steps|gamma_t)\b")
+    for path in MODULES:
+        assert not spoken.search(path.read_text(encoding="utf-8")), path
+
+
+def blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name
+)
+def test_every_python_block_runs(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {"__name__": "readme"}
+    found = blocks(path)
+    assert found
+    for block in found:
+        exec(compile(block, path.name, "exec"), space)  # noqa: S102 (our own text)
+    capsys.readouterr()
+
+
+def test_readme_names_every_family():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for family in stepsize.REGISTRY.values():
+        if family.__module__.startswith("stepsize"):
+            assert f"`{family.__name__}`" in text, family.__name__

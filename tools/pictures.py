@@ -1,0 +1,98 @@
+"""Draws the pictures of the README with the library's own sketches: `make pictures`."""
+
+from pathlib import Path
+
+from stepsize import (
+    REGISTRY,
+    Constant,
+    Cosine,
+    Horizon,
+    Linear,
+    OneMinusSqrt,
+    Ramp,
+    Schedule,
+    Step,
+    Warmup,
+    cyclic,
+    inverse_sqrt,
+    one_cycle,
+    resolve,
+    sgdr,
+    wsd,
+)
+from stepsize.sketch import samples, svg
+
+FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
+RUN = Horizon("90ep", batches_per_epoch=10)
+
+
+def written(name: str, text: str) -> None:
+    """Write a picture and say so."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / name).write_text(text + "\n", encoding="utf-8")
+    print(f"docs/pictures/{name}")
+
+
+def several() -> str:
+    """A few schedules over one horizon."""
+    curves: dict[str, Schedule] = {
+        "warmup + cosine": Warmup("5%") >> Cosine(),
+        "wsd, 1-sqrt": wsd(along=OneMinusSqrt),
+        "one-cycle": one_cycle()["lr"],
+        "warm restarts": sgdr("12.857143ep", growth=2),
+        "step": Step("30ep"),
+    }
+    return svg([(name, resolve(curve, RUN)) for name, curve in curves.items()], 900)
+
+
+def stepping() -> str:
+    """The second seed, section 4: one formula, two stepping units."""
+    nine = Horizon("9ep", batches_per_epoch=100)
+    curve = Warmup("2ep") >> Cosine()
+    return svg(
+        [
+            ("stepped per update", resolve(curve, nine)),
+            ('stepped per epoch: held("1ep")', resolve(curve.held("1ep"), nine)),
+        ],
+        900,
+    )
+
+
+def gallery() -> str:
+    """Every shape in a small frame of its own."""
+    shapes: dict[str, Schedule] = {
+        family.__name__: family(100) for family in REGISTRY.values() if issubclass(family, Ramp)
+    }
+    shapes |= {
+        "Warmup": Warmup(30) >> Constant(),
+        "Step": Step(25, 0.5),
+        "inverse_sqrt": inverse_sqrt(10),
+        "sgdr": sgdr(100 / 7, growth=2),
+        "one_cycle": one_cycle(101)["lr"],
+        "cyclic": cyclic(12.5),
+        "wsd": resolve(wsd("10%"), Horizon(100)),
+        "Linear.held": Linear(100).held(10),
+    }
+    wide, high, columns = 150, 96, 5
+    frames = []
+    for i, (name, shape) in enumerate(sorted(shapes.items())):
+        x, y = (i % columns) * wide, (i // columns) * high
+        values = samples(shape, 99.9, wide - 20)
+        top = max(values)
+        points = "L".join(f"{10 + j} {22 + 62 * (1 - v / top):.1f}" for j, v in enumerate(values))
+        frames.append(
+            f'<g transform="translate({x} {y})"><text x="10" y="14" fill="#808080">{name}</text>'
+            f'<path d="M10 84H{wide - 10}" stroke="#808080" stroke-opacity=".4"/>'
+            f'<path d="M{points}" fill="none" stroke="#2f7ed8" stroke-width="1.8"/></g>'
+        )
+    width, height = columns * wide, -(-len(shapes) // columns) * high
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'font-family="system-ui, sans-serif" font-size="11">{"".join(frames)}</svg>'
+    )
+
+
+if __name__ == "__main__":
+    written("several.svg", several())
+    written("stepping.svg", stepping())
+    written("gallery.svg", gallery())
