@@ -3,7 +3,7 @@
 import functools
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,12 +11,14 @@ from families import warmup_cosine
 from floors import BASE, optimizer
 from peers import torch_cosine, torch_lambda, torch_sequential
 from report import Table, ns
-from timing import calling, compare
+from timing import Loop, calling, compare
 from torch.optim.lr_scheduler import OneCycleLR
 
 from stepsize.torch import Scheduler
 
 STEP, TOTAL, WARMUP = 10_000_000, 20_000_000, 1000
+GROUPS = (1, 1000)
+OURS = "stepsize Scheduler"
 Make = Callable[[torch.optim.Optimizer, int, int], Any]
 
 
@@ -30,7 +32,7 @@ def _one_cycle(opt: torch.optim.Optimizer, warmup: int, total: int) -> OneCycleL
 
 
 SCHEDULERS: dict[str, Make] = {
-    "stepsize Scheduler": _ours,
+    OURS: _ours,
     "torch SequentialLR[Linear, Cosine]": torch_sequential,
     "torch CosineAnnealingLR": torch_cosine,
     "torch LambdaLR": torch_lambda,
@@ -46,7 +48,18 @@ def tables(*, quick: bool) -> list[Table]:
 
 
 def _table(rounds: int) -> Table:
-    rows = [_row(name, make, rounds) for name, make in SCHEDULERS.items()]
+    states = {(n, g): _far(make(optimizer(g), WARMUP, TOTAL)) for n, g, make in _cases()}
+    loads = compare({(n, g): _loading(make, g, states[n, g]) for n, g, make in _cases()}, rounds)
+    replays = compare(
+        {n: calling(make(optimizer(1), WARMUP, TOTAL).step) for n, make in SCHEDULERS.items()},
+        rounds,
+    )
+    rows = []
+    for name, make in SCHEDULERS.items():
+        times = [ns(loads[name, g]) for g in GROUPS]
+        sizes = [f"{_saved(states[name, g]):,} B" for g in GROUPS]
+        replay = "not needed" if name == OURS else ns(replays[name] * STEP)
+        rows.append([name, *times, *sizes, _writes(make, states[name, 1]), replay])
     columns = [
         "scheduler",
         "load, 1 group",
@@ -59,6 +72,15 @@ def _table(rounds: int) -> Table:
     return Table("`load_state_dict` of a state at that step", columns, rows, _NOTES)
 
 
+def _cases() -> Iterator[tuple[str, int, Make]]:
+    return ((name, groups, make) for groups in GROUPS for name, make in SCHEDULERS.items())
+
+
+def _loading(make: Make, groups: int, state: dict[str, Any]) -> Loop:
+    scheduler = make(optimizer(groups), WARMUP, TOTAL)
+    return calling(functools.partial(scheduler.load_state_dict, state))
+
+
 _NOTES = (
     "Load: CPU time of `load_state_dict`. stepsize checks that the state belongs to the same "
     "schedule, writes the rates and builds its hot path anew; torch's classes copy a dict, check "
@@ -66,22 +88,6 @@ _NOTES = (
     "the steps costs where only their number is known, extrapolated. LambdaLR's state lacks its "
     "function."
 )
-
-
-def _row(name: str, make: Make, rounds: int) -> list[str]:
-    loads, sizes, writes, replay = [], [], "", 0.0
-    for groups in (1, 1000):
-        opt = optimizer(groups)
-        scheduler = make(opt, WARMUP, TOTAL)
-        state = _far(scheduler)
-        sizes.append(f"{_saved(state):,} B")
-        writes = writes or _writes(make, state)
-        if groups == 1 and name != "stepsize Scheduler":
-            replay = compare({name: calling(scheduler.step)}, rounds=rounds)[name] * STEP
-        fresh = make(optimizer(groups), WARMUP, TOTAL)
-        load = calling(functools.partial(fresh.load_state_dict, state))
-        loads.append(ns(compare({name: load}, rounds=rounds)[name]))
-    return [name, *loads, *sizes, writes, ns(replay) if replay else "not needed"]
 
 
 def _far(scheduler: Any) -> dict[str, Any]:

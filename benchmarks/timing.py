@@ -11,8 +11,9 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
+Name = TypeVar("Name")
 Loop = Callable[[int], None]
 """Does the measured thing n times."""
 
@@ -47,7 +48,7 @@ def cpu(loop: Loop, n: int = 1) -> int:
     return time.thread_time_ns() - begin
 
 
-def compare(loops: Mapping[str, Loop], *, rounds: int, batch_ms: float = 1.5) -> dict[str, float]:
+def compare(loops: Mapping[Name, Loop], rounds: int, batch_ms: float = 1.5) -> dict[Name, float]:
     """Give the least ns per time of each loop over the rounds."""
     sizes = {name: _batch(loop, batch_ms * 1e6) for name, loop in loops.items()}
     best = dict.fromkeys(loops, float("inf"))

@@ -194,7 +194,8 @@ def _axes(top: float, end: str, width: int, height: int) -> str:
     for i in range(5):
         y, value = _TOP + height * i / 4, number_text(_short(top * (1 - i / 4)))
         lines.append(
-            f'<line x1="{_LEFT}" x2="{_LEFT + width}" y1="{y}" y2="{y}" stroke="{grey}" stroke-opacity=".25"/>'
+            f'<line x1="{_LEFT}" x2="{_LEFT + width}" y1="{y}" y2="{y}" stroke="{grey}" '
+            'stroke-opacity=".25"/>'
             f'<text x="{_LEFT - 6}" y="{y + 4}" fill="{grey}" text-anchor="end">{value}</text>'
         )
     return "".join(lines)
