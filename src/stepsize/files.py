@@ -6,18 +6,17 @@ another package load only where the caller names the package as trusted.
 """
 
 import dataclasses
-import importlib.metadata
-import json
-import os
-import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepsize.errors import FieldError, SpecError
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.schedule import REGISTRY, Schedule, changed_fields
 from stepsize.units import Time
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
 
 FORMAT = 1
 
@@ -139,7 +138,9 @@ def _field(cls: type[Schedule], name: str, value: Any, path: str, trusted: froze
 
 
 def _family(kind: str, path: str, trusted: frozenset[str]) -> type[Schedule]:
-    if kind not in REGISTRY:
+    if kind not in REGISTRY and trusted:
+        import importlib.metadata  # noqa: PLC0415 (slow to import, and seldom needed)
+
         for entry in importlib.metadata.entry_points(group="stepsize.schedules"):
             if entry.name == kind and entry.module.partition(".")[0] in trusted:
                 entry.load()
@@ -159,7 +160,9 @@ def _function(text: str, path: str, trusted: frozenset[str]) -> Any:
             f"{path}: the function {text!r} is code of the package {package!r}, which loads only "
             f"with trust=({package!r},)"
         )
-    found = sys.modules.get(module) or importlib.import_module(module)
+    import importlib  # noqa: PLC0415 (only for a package that the caller trusts)
+
+    found = importlib.import_module(module)
     function = getattr(found, name, None)
     if not callable(function):
         raise SpecError(f"{path}: {module} has no function {name!r}")
@@ -173,16 +176,21 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}" if close else ""
 
 
-def dump(value: Schedule | Plan, path: str | os.PathLike[str]) -> None:
+def dump(value: Schedule | Plan, path: "str | os.PathLike[str]") -> None:
     """Write a schedule or a plan to a JSON file, whole or not at all."""
+    import json  # noqa: PLC0415 (keeps the import of the library light)
+    import os  # noqa: PLC0415
+
     target = _json_path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(to_dict(value), indent=2) + "\n", encoding="utf-8")
     partial.replace(target)
 
 
-def load(path: str | os.PathLike[str], *, trust: Iterable[str] = ()) -> Schedule | Plan:
+def load(path: "str | os.PathLike[str]", *, trust: Iterable[str] = ()) -> Schedule | Plan:
     """Read a schedule or a plan from a JSON file; see `from_dict`."""
+    import json  # noqa: PLC0415 (keeps the import of the library light)
+
     source = _json_path(path)
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
@@ -200,7 +208,9 @@ def load(path: str | os.PathLike[str], *, trust: Iterable[str] = ()) -> Schedule
         raise SpecError(f"{source}: {error}") from error
 
 
-def _json_path(path: str | os.PathLike[str]) -> Path:
+def _json_path(path: "str | os.PathLike[str]") -> "Path":
+    from pathlib import Path  # noqa: PLC0415 (keeps the import of the library light)
+
     target = Path(path)
     if target.suffix != ".json":
         raise SpecError(

@@ -4,7 +4,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepsize.errors import FieldError, UnitError
@@ -14,6 +13,8 @@ from stepsize.schedules.walk import fitted, leaves_rest, quantized, settled, uni
 from stepsize.units import SECONDS, Time, plain
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from stepsize.schedules.plan import Plan
 
 __all__ = ["Horizon", "Time", "driving_unit", "resolve", "stepwise"]
@@ -115,8 +116,10 @@ class Horizon:
         return self.accumulate * self.replicas
 
     @property
-    def steps_per_epoch(self) -> Fraction:
+    def steps_per_epoch(self) -> "Fraction":
         """Optimizer steps per epoch; a true fraction only with `last="carry"`."""
+        from fractions import Fraction  # noqa: PLC0415 (keeps the import of the library light)
+
         if self.batches_per_epoch is None:
             raise UnitError(_missing("an epoch", "ep", "steps", "steps_per_epoch"))
         exact = Fraction(self.batches_per_epoch, self.accumulate)
@@ -144,7 +147,7 @@ class Horizon:
         if unit == "ep":
             if isinstance(self.batch_size, Schedule):
                 return self.position(step, "samples") / self._epoch_samples()
-            return float(Fraction(step) / self.steps_per_epoch)
+            return float(step / self.steps_per_epoch)
         if unit not in ("samples", "tok"):
             raise UnitError(f"steps cannot be converted to '{unit}': no rate connects them")
         runs = self._known_runs(unit)
@@ -156,7 +159,7 @@ class Horizon:
         if unit == "st":
             return amount
         if unit == "ep" and not isinstance(self.batch_size, Schedule):
-            return float(Fraction(amount) * self.steps_per_epoch)
+            return _times(amount, self.steps_per_epoch)
         if unit == "ep":
             return self.step_at(amount * self._epoch_samples(), "samples")
         if unit not in ("samples", "tok"):
@@ -192,6 +195,10 @@ class Horizon:
                 "give Horizon(samples_per_epoch=...)"
             )
         return self.samples_per_epoch
+
+
+def _times(amount: float, rate: "Fraction") -> float:
+    return amount * rate.numerator / rate.denominator
 
 
 def _missing(what: str, unit: str, other: str, need: str) -> str:

@@ -6,8 +6,6 @@ and so is a period written 0.1. A lap that grows has no closed form that is exac
 tabulated once in decimal arithmetic and searched.
 """
 
-from decimal import Decimal, localcontext
-from fractions import Fraction
 from typing import Any, Final
 
 from stepsize.schedules.formula import Names
@@ -22,6 +20,8 @@ def ratio(x: float) -> tuple[float, float]:
     >>> ratio(391 / 3), ratio(0.1), ratio(97.75), ratio(1000.0)
     ((391.0, 3.0), (1.0, 10.0), (391.0, 4.0), (1000.0, 1.0))
     """
+    from fractions import Fraction  # noqa: PLC0415 (keeps the import of the library light)
+
     for digits in (4, 10, 16, 22, 26):
         near = Fraction(x).limit_denominator(1 << digits)
         if near.numerator / near.denominator == x:
@@ -55,6 +55,8 @@ def growing_starts(every: float, growth: float, most: int) -> tuple[float, ...]:
     At most `most` laps, and at most 10,000, which only a growth below 1.004 needs before 2**53. The
     entry after the last lap's start is its end.
     """
+    from decimal import Decimal, localcontext  # noqa: PLC0415 (as above)
+
     with localcontext() as context:
         context.prec = 50
         p, q = ratio(every)

@@ -96,7 +96,6 @@ class LengthRule:
         return time
 
 
-@dataclass(frozen=True, slots=True)
 class NodeRule:
     """A schedule."""
 
@@ -108,18 +107,15 @@ class NodeRule:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class NodesRule:
-    """A tuple of schedules."""
-
-    at_least: int = 2
+    """A tuple of at least two schedules."""
 
     def admit(self, field: str, value: object) -> object:
         """Freeze the sequence and check each element."""
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise FieldError.of(field, "a tuple of schedules", value)
-        if len(value) < self.at_least:
-            raise FieldError.of(field, f"at least {self.at_least} schedules", value)
+        if len(value) < 2:  # noqa: PLR2004 (a single part needs no node around it)
+            raise FieldError.of(field, "at least 2 schedules", value)
         return tuple(NodeRule().admit(f"{field}[{i}]", part) for i, part in enumerate(value))
 
 
@@ -135,7 +131,6 @@ def _is_pair(row: object) -> bool:
     return isinstance(row, Sequence) and not isinstance(row, str) and len(row) == 2  # noqa: PLR2004
 
 
-@dataclass(frozen=True, slots=True)
 class MomentsRule:
     """A tuple of moments in ascending order; equal ones may repeat."""
 
@@ -149,7 +144,6 @@ class MomentsRule:
         return times
 
 
-@dataclass(frozen=True, slots=True)
 class TableRule:
     """A table `{moment: value}` or pairs of them, moments strictly ascending, values >= 0."""
 
@@ -171,7 +165,6 @@ class TableRule:
         return tuple(zip(times, values, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
 class FunctionRule:
     """Any callable."""
 
@@ -182,7 +175,6 @@ class FunctionRule:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class FlagRule:
     """True or False."""
 
@@ -222,7 +214,10 @@ Flag = Annotated[bool, FlagRule()]
 def rules_of(cls: type) -> dict[str, tuple[Rule, bool]]:
     """Read the rule of every annotated field of a class, and whether None is admitted beside it."""
     rules: dict[str, tuple[Rule, bool]] = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
+    hints: dict[str, Any] = cls.__annotations__
+    if any(isinstance(hint, str) for hint in hints.values()):  # from __future__ import annotations
+        hints = get_type_hints(cls, include_extras=True)
+    for name, hint in hints.items():
         optional = type(None) in get_args(hint) and get_origin(hint) is not Annotated
         for part in get_args(hint) if optional else (hint,):
             found = [m for m in getattr(part, "__metadata__", ()) if hasattr(m, "admit")]

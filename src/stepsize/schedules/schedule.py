@@ -88,6 +88,9 @@ class Schedule(abc.ABC):
     def __call__(self, t: Any, /) -> Any:
         """Give the value at time t: a float for a number, an array for an array."""
         if type(t) is float or type(t) is int:
+            scalar = getattr(self, "_scalar", None)
+            if scalar is not None and -_FARTHEST < t < _FARTHEST:
+                return scalar(float(t))
             return self._at(float(t))
         from stepsize.schedules.arrays import evaluate  # noqa: PLC0415 (numpy only when an array comes)
 
@@ -184,6 +187,13 @@ class Schedule(abc.ABC):
     def __repr__(self) -> str:
         return code(self)
 
+    # One for all families: the ones dataclasses would write for each take most of the import.
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and _values(self) == _values(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *_values(self)))
+
     def sketch(self, total: float | None = None, *, width: int = 60, height: int = 10) -> str:
         """Draw the curve as text, over `total` steps (default: its duration)."""
         from stepsize.sketch import text  # noqa: PLC0415 (drawing only when asked for)
@@ -208,7 +218,9 @@ def schedule(cls: Family) -> Family:
 
     Raises `SpecError` where another class has the kind already.
     """
-    made = dataclasses.dataclass(frozen=True, slots=True, repr=False)(cls)
+    made = dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False, match_args=False)(
+        cls
+    )
     kind = getattr(made, "kind", None)
     if not isinstance(kind, str) or not kind:
         raise SpecError(f"{cls.__name__} needs a `kind`: its name in files, a plain word")
@@ -226,6 +238,10 @@ def schedule(cls: Family) -> Family:
 def _node(kind: str, *fields: object) -> Schedule:
     make: Callable[..., Schedule] = REGISTRY[kind]
     return make(*fields)
+
+
+def _values(node: object) -> list[Any]:
+    return [getattr(node, name) for name, field in node.__dataclass_fields__.items() if field.init]  # type: ignore[attr-defined]  # every family is a dataclass
 
 
 def fields_of(node: Schedule) -> dict[str, Any]:

@@ -27,38 +27,36 @@ class Lane:
 
 def advancer(
     lanes: list[Lane],
-    count: list[Any],
+    count: list[float],
     driver: Any,
     stale: Callable[[], None],
     others: Callable[[], bool] | None,
-) -> tuple[Callable[[], None], Callable[[float], None]]:
-    """Give `advance()`, which goes where `count` is, and `write(t)`, which writes what is due at t.
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Give `advance()`, which goes where `count` is, and `renew()`, which writes everything there.
 
     `count` is `[steps, whether they are the optimizer's own, ...]`: while they are not, a call
     counts one. `stale()` is called instead of writing where the driver's list of groups was
     replaced or grew, or `others()` says so.
     """
     writer = Writer()
-    kept = [f"{name}{i}" for i in range(len(lanes)) for name in ("last", "stair")]
+    kept = ["done", *(f"{name}{i}" for i in range(len(lanes)) for name in ("last", "stair"))]
     writer.line(0, "def make(count, driver, known, size, stale, others):")
-    writer.line(1, "done = count[0]")
     for name in kept:
         writer.line(1, f"{name} = None")
-    writer.line(1, "def write(t):")
-    if kept:
-        writer.line(2, f"nonlocal {', '.join(kept)}")
-    for i, lane in enumerate(lanes):
-        _write_lane(writer, i, lane)
     writer.line(1, "def advance():")
-    writer.line(2, f"nonlocal {', '.join(['done', *kept])}")
+    writer.line(2, f"nonlocal {', '.join(kept)}")
     for text in _ADVANCE:
-        writer.line(2, text)
+        writer.line(2, text.format(others=" or others()" if others else ""))
     for i, lane in enumerate(lanes):
         _write_lane(writer, i, lane)
-    writer.line(1, "return advance, write")
+    writer.line(1, "def renew():")
+    writer.line(2, f"nonlocal {', '.join(kept)}")
+    writer.line(2, f"{' = '.join(kept)} = None")
+    writer.line(2, "advance()")
+    writer.line(1, "return advance, renew")
     exec(compile("\n".join(writer.lines), "<scheduler>", "exec"), writer.names)  # noqa: S102 (our own text: operators, numbers and bound names)
     known = driver.param_groups
-    made: tuple[Callable[[], None], Callable[[float], None]]
+    made: tuple[Callable[[], None], Callable[[], None]]
     made = writer.names["make"](count, driver, known, len(known), stale, others)
     return made
 
@@ -69,7 +67,7 @@ _ADVANCE = (
     "    if count[1]: return",
     "    t = count[0] = t + 1.0",
     "done = t",
-    "if driver.param_groups is not known or len(known) != size or (others and others()):",
+    "if driver.param_groups is not known or len(known) != size{others}:",
     "    return stale()",
 )
 

@@ -113,9 +113,9 @@ class Scheduler(LRScheduler):
         others = [(o, o.param_groups, len(o.param_groups)) for o in self.optimizers[1:]]
         changed = (lambda: _changed(others)) if others else None
         lanes = self._binding.lanes()
-        advance, write = advancer(lanes, self._count, self.optimizer, stale, changed)
+        advance, self._renew = advancer(lanes, self._count, self.optimizer, stale, changed)
         self.__dict__["step"] = advance
-        write(self._count[0])
+        self._renew()
 
     def step(self) -> None:  # type: ignore[override]  # without torch's deprecated `epoch`
         """Bring every value up to the optimizer's position.
@@ -154,7 +154,7 @@ class Scheduler(LRScheduler):
 
     def _go_to(self, step: float) -> None:
         self._count[:] = float(step), 0.0, float(step)
-        self.rebind()
+        self._renew()
 
     @property
     def _step_count(self) -> int:
@@ -231,6 +231,7 @@ class Scheduler(LRScheduler):
         if not found or on_mismatch == "adopt":
             bound.rebase(saved.rows)
         bound.move(saved.step, saved.position, saved.unit)
+        self.rebind()
         self._go_to(saved.step)
 
     def __getstate__(self) -> dict[str, Any]:
