@@ -10,6 +10,7 @@ from stepsize import (
     REGISTRY,
     Constant,
     Cosine,
+    CycledPolynomial,
     Exponential,
     ExponentialWarmup,
     Geometric,
@@ -80,6 +81,12 @@ def warmup(s, t):
     return 1 + (first - 1) * (1 - x)
 
 
+def cycled_polynomial(s, t):
+    length = mp.mpf(s.over) * max(mp.ceil(after_0(t) / mp.mpf(s.over)), 1)
+    left = (1 - after_0(t) / length) ** mp.mpf(s.power)
+    return mp.mpf(s.stop) * (1 - left) + left
+
+
 def after_0(t):
     return max(mp.mpf(t), 0)
 
@@ -99,6 +106,7 @@ FORMULAS = {
     Harmonic: harmonic,
     Warmup: warmup,
     Constant: lambda s, t: mp.mpf(s.value),
+    CycledPolynomial: lambda s, t: cycled_polynomial(s, t),
     Exponential: lambda s, t: mp.mpf(s.factor) ** (after_0(t) / mp.mpf(s.every)),
     PowerLaw: lambda s, t: (1 + after_0(t) / mp.mpf(s.timescale)) ** -mp.mpf(s.power),
     Step: lambda s, t: mp.mpf(s.factor) ** mp.floor(after_0(t) / mp.mpf(s.every)),
@@ -114,6 +122,9 @@ def conditioning(s, t) -> float:
         return 1 + abs(t / s.every * math.log(s.factor))
     if isinstance(s, Step):
         return 1 + abs(math.floor(t / s.every) * math.log(s.factor))
+    if isinstance(s, CycledPolynomial):  # of the distance to an end that is no float
+        end = s.over * max(math.ceil(t / s.over), 1)
+        return 1 + (0 if t == int(t) else end / max(end - t, 1e-300))
     if isinstance(s, Geometric):
         return 1 + abs(math.log(s.stop / s.start))
     if isinstance(s, Tanh):
@@ -137,6 +148,7 @@ def cases():
         yield from (Warmup(over), Warmup(over, start=0.0), Warmup(over, start=0.01))
         yield from (Exponential(0.95, every=over), Exponential(0.999999, every=over))
         yield from (PowerLaw(p, timescale=over) for p in (0.3, 0.5, 1.0, 2.0))
+        yield from (CycledPolynomial(round(over), p, e) for p in (0.5, 1, 2) for e in (0, 0.1))
         yield from (
             Step(over, 0.5),
             MultiStep((over, over, 3 * over), 0.3),

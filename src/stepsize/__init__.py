@@ -20,7 +20,14 @@ from stepsize.schedules.combine import (
     Shifted,
     Stretched,
 )
-from stepsize.schedules.decays import Exponential, ExponentialWarmup, MultiStep, PowerLaw, Step
+from stepsize.schedules.decays import (
+    CycledPolynomial,
+    Exponential,
+    ExponentialWarmup,
+    MultiStep,
+    PowerLaw,
+    Step,
+)
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.ramps import (
@@ -76,6 +83,7 @@ __all__ = [
     "Cosine",
     "Custom",
     "Cut",
+    "CycledPolynomial",
     "Exponential",
     "ExponentialWarmup",
     "FieldError",

@@ -85,7 +85,13 @@ def from_dict(data: Any, *, trust: Iterable[str] = ()) -> Schedule | Plan:
         newer = isinstance(version, int) and not isinstance(version, bool) and version > FORMAT
         cure = "update stepsize" if newer else f"expected {FORMAT}"
         raise SpecError(f"format: unknown version {version!r}; {cure}")
-    trusted = frozenset(trust)
+    try:
+        return _described(data, frozenset(trust))
+    except RecursionError:
+        raise SpecError("the description is nested too deeply for a schedule") from None
+
+
+def _described(data: Mapping[str, Any], trusted: frozenset[str]) -> Schedule | Plan:
     keys = set(data) - {"format"}
     if keys == {"schedule"}:
         return _node(data["schedule"], "schedule", trusted)

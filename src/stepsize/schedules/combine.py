@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Any, ClassVar
 
 from stepsize.errors import FieldError, UnitError
-from stepsize.schedules.cycles import growing_starts, lap_start, laps, ratio
+from stepsize.schedules.cycles import growing_starts, lap_start, laps, ratio, since_lap
 from stepsize.schedules.fields import (
     Bounds,
     Count,
@@ -61,7 +61,7 @@ class Sequence(Schedule):
     def _check(self) -> None:
         object.__setattr__(self, "parts", _flat(Sequence, "parts", self.parts))
         for i, part in enumerate(self.parts[:-1]):
-            if _is_endless(part):
+            if _lasts(part) == math.inf:
                 cure = 'give it a length, such as Constant("rest") or schedule.cut("30ep")'
                 raise FieldError.of(f"Sequence.parts[{i}]", "a part that ends", part, cure)
         if sum(map(leaves_rest, self.parts)) > 1:
@@ -120,11 +120,12 @@ class Sequence(Schedule):
         return " >> ".join(map(code, self.parts))
 
 
-def _is_endless(part: Schedule) -> bool:
+def _lasts(part: Schedule) -> float | None:
+    """Give a duration, None for one that needs a horizon."""
     try:
-        return part.duration == math.inf
+        return part.duration
     except UnitError:
-        return False
+        return None
 
 
 @schedule
@@ -527,9 +528,9 @@ class Repeated(Schedule):
     factor: Fraction01 = 1.0
 
     def _check(self) -> None:
-        if self.every is None and _is_endless(self.of):
+        if self.every is None and _lasts(self.of) in (0.0, math.inf):
             cure = 'give every=, such as every="10ep"'
-            raise FieldError.of("Repeated.of", "a schedule that ends", self.of, cure)
+            raise FieldError.of("Repeated.of", "a schedule that takes time and ends", self.of, cure)
         if isinstance(self.every, float) and units_of(self.of) == {"rest"}:
             object.__setattr__(self, "of", settled(self.of, PlainClock(), self.every))
 
@@ -577,7 +578,7 @@ class Repeated(Schedule):
     def _equal(self, x: Any, xp: Names) -> tuple[Any, Any]:
         last = math.inf if self.times is None else self.times - 1.0
         number = xp.clip(laps(x, self.period, xp), 0.0, last)
-        return number, x - lap_start(number, self.period)
+        return number, since_lap(x, number, self.period)
 
     def _growing(self, x: Any, xp: Names) -> tuple[Any, Any]:
         ends, scales = self._prepared

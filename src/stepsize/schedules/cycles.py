@@ -35,6 +35,12 @@ def laps(t: Any, every: float, xp: Names) -> Any:
     return xp.floor(_times(t, q) / p)
 
 
+def since_lap(t: Any, lap: Any, every: float) -> Any:
+    """How long ago, at t, a lap began: exact for whole t, whatever the length."""
+    p, q = ratio(every)
+    return _over(_times(t, q) - lap * p, q)
+
+
 def lap_start(lap: Any, every: float) -> Any:
     """When a lap begins."""
     p, q = ratio(every)
@@ -63,7 +69,8 @@ def growing_starts(every: float, growth: float, most: int) -> tuple[float, ...]:
         length, start = Decimal(p) / Decimal(q), Decimal(0)
         factor = Decimal(repr(growth))
         starts = [0.0]
-        while len(starts) <= min(most, _MOST_LAPS) and start < Decimal(2**53):
+        longest = length * Decimal(10) ** 300  # growth**n must stay a float
+        while len(starts) <= min(most, _MOST_LAPS) and start < Decimal(2**53) and length < longest:
             start += length
             length *= factor
             starts.append(float(start))

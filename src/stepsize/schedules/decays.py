@@ -3,8 +3,8 @@
 import math
 from typing import Any, ClassVar
 
-from stepsize.schedules.cycles import laps
-from stepsize.schedules.fields import Fraction01, Length, Moments, Positive
+from stepsize.schedules.cycles import lap_start, laps, since_lap
+from stepsize.schedules.fields import Fraction01, Length, Moments, Positive, Value
 from stepsize.schedules.formula import Names
 from stepsize.schedules.schedule import Schedule, schedule
 from stepsize.units import plain
@@ -90,6 +90,8 @@ class Exponential(Schedule):
 
     >>> Exponential(0.95)(10), Exponential(0.5, every=100)(250)
     (0.5987369392383787, 0.1767766952966369)
+    >>> round(Exponential(0.95, every=391)(13.5 * 391), 2), round(Exponential(0.99)(69), 2)
+    (0.5, 0.5)
     """
 
     kind: ClassVar[str] = "exponential"
@@ -146,6 +148,45 @@ class PowerLaw(Schedule):
         if self.power == 1.0:
             return base
         return xp.sqrt(base) if self.power == 0.5 else xp.power(base, self.power)  # noqa: PLR2004
+
+
+@schedule
+class CycledPolynomial(Schedule):
+    """Polynomial decay that never ends: past its end the length becomes the next multiple.
+
+    `stop + (1 - stop) * (1 - t / (n * over)) ** power` with `n = ceil(t / over)`, at least 1: it
+    reaches `stop` at every multiple of `over` and jumps up after it, each time less high.
+
+    Source: Keras PolynomialDecay and Paddle with `cycle=True`. (A decay that starts again from the
+    top is `Polynomial(...).repeated()`, timm's cycles.)
+
+    >>> curve = CycledPolynomial(100, power=1.0, stop=0.1)
+    >>> curve(50), curve(100), curve(150), curve(200)
+    (0.55, 0.1, 0.325, 0.1)
+    """
+
+    kind: ClassVar[str] = "cycled_polynomial"
+    over: Length
+    power: Positive = 1.0
+    stop: Value = 0.0
+
+    @property
+    def duration(self) -> float:
+        """Endless."""
+        return math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between 1 and stop."""
+        return (min(self.stop, 1.0), max(self.stop, 1.0))
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        over = plain(self.over, "CycledPolynomial.over")
+        x = xp.clip(t, 0.0, math.inf)
+        number = xp.clip(-laps(-x, over, xp), 1.0, math.inf)  # ceil as -floor(-x)
+        left = -since_lap(x, number, over) / lap_start(number, over)
+        part = xp.power(xp.clip(left, 0.0, 1.0), self.power)
+        return part + self.stop * (1.0 - part)
 
 
 @schedule

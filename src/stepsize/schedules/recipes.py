@@ -159,6 +159,11 @@ def sgdr(
 
     >>> [sgdr(10, growth=2)(t) for t in (0, 10, 20, 30, 70)]
     [1.0, 1.0, 0.5, 1.0, 1.0]
+
+    Warmup, then cosine with warm restarts (the seed's combination for strong exploration):
+
+    >>> Warmup("1ep") >> sgdr("10ep", growth=2)
+    Warmup('1ep') >> Repeated(Cosine(), '10ep', growth=2)
     """
     cycle: Schedule = Cosine() if warmup is None else Warmup(warmup) >> Cosine()
     cycles = Repeated(cycle, every, times, growth, factor)
