@@ -181,8 +181,30 @@ class Product(Schedule):
         return " * ".join(texts)
 
 
+class Wrapper(Schedule):
+    """A schedule made of one other, `of`; what it does not say is as there."""
+
+    __slots__ = ()
+    of: Node
+
+    @property
+    def duration(self) -> float:
+        """That of `of`."""
+        return self.of.duration
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """That of `of`."""
+        return self.of.range
+
+    @property
+    def is_absolute(self) -> bool:
+        """As `of`."""
+        return self.of.is_absolute
+
+
 @schedule
-class Scaled(Schedule):
+class Scaled(Wrapper):
     """A schedule times a number: `0.5 * a`.
 
     Source: elementary.
@@ -196,20 +218,10 @@ class Scaled(Schedule):
     by: Value
 
     @property
-    def duration(self) -> float:
-        """That of `of`."""
-        return self.of.duration
-
-    @property
     def range(self) -> tuple[float, float]:
         """That of `of`, times `by`."""
         low, high = self.of.range
         return (low * self.by, high * self.by if self.by else 0.0)
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
 
     def _value(self, t: Any, xp: Names) -> Any:
         return self.by * self.of._value(t, xp)  # noqa: SLF001 (a node and its part)
@@ -221,7 +233,7 @@ class Scaled(Schedule):
 
 
 @schedule
-class Absolute(Schedule):
+class Absolute(Wrapper):
     """Values, not factors: `peak` times the schedule, written to the optimizer as it is.
 
     Source: the difference between torch's multipliers and optax's absolute schedules, made a type.
@@ -240,11 +252,6 @@ class Absolute(Schedule):
             raise FieldError.of("Absolute.of", "a factor, not absolute already", self.of, cure)
 
     @property
-    def duration(self) -> float:
-        """That of `of`."""
-        return self.of.duration
-
-    @property
     def range(self) -> tuple[float, float]:
         """That of `of`, times `peak`."""
         low, high = self.of.range
@@ -260,7 +267,7 @@ class Absolute(Schedule):
 
 
 @schedule
-class Between(Schedule):
+class Between(Wrapper):
     """Maps 0..1 of a schedule linearly onto low..high: `low + (high - low) * of(t)`.
 
     `s.between(0.1)` keeps a tenth of the base value, in every param group.
@@ -282,21 +289,11 @@ class Between(Schedule):
             raise FieldError.of("Between.of", "at most 1 where high < low", self.of, cure)
 
     @property
-    def duration(self) -> float:
-        """That of `of`."""
-        return self.of.duration
-
-    @property
     def range(self) -> tuple[float, float]:
         """That of `of`, mapped."""
         slope = self.high - self.low
         ends = [self.low + (slope * x if slope else 0.0) for x in self.of.range]
         return (min(ends), max(ends))
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
 
     def _value(self, t: Any, xp: Names) -> Any:
         inner = self.of._value(t, xp)  # noqa: SLF001 (a node and its part)
@@ -304,7 +301,7 @@ class Between(Schedule):
 
 
 @schedule
-class Clipped(Schedule):
+class Clipped(Wrapper):
     """Cuts values off below `low` and above `high` (None: no limit).
 
     Source: elementary.
@@ -323,21 +320,11 @@ class Clipped(Schedule):
             raise FieldError.of("Clipped.high", f"at least low ({self.low:g})", self.high)
 
     @property
-    def duration(self) -> float:
-        """That of `of`."""
-        return self.of.duration
-
-    @property
     def range(self) -> tuple[float, float]:
         """That of `of`, within the limits."""
         high = math.inf if self.high is None else self.high
         low, top = (min(max(x, self.low), high) for x in self.of.range)
         return (low, top)
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
 
     def _value(self, t: Any, xp: Names) -> Any:
         high = math.inf if self.high is None else self.high
@@ -345,7 +332,7 @@ class Clipped(Schedule):
 
 
 @schedule
-class Cut(Schedule):
+class Cut(Wrapper):
     """The first `over` of a schedule, which then holds its value: an end for an endless one.
 
     Source: elementary; the implied cut of torch SequentialLR's milestones.
@@ -363,22 +350,12 @@ class Cut(Schedule):
         """The field `over`."""
         return plain(self.over, "Cut.over")
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """That of `of`."""
-        return self.of.range
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
-
     def _value(self, t: Any, xp: Names) -> Any:
         return self.of._value(xp.clip(t, 0.0, self.duration), xp)  # noqa: SLF001 (a node and its part)
 
 
 @schedule
-class Held(Schedule):
+class Held(Wrapper):
     """Changes only every so often: `of` at the last whole multiple of `every`.
 
     `Held(s, "1ep")` is what calling a scheduler once per epoch means. A warmup inside starts at
@@ -401,16 +378,6 @@ class Held(Schedule):
         end = self.of.duration
         return end if end == math.inf else float(math.ceil(end * q / p)) * p / q
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """That of `of`."""
-        return self.of.range
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
-
     def _quantized(self, quantum: float) -> Schedule | None:
         del quantum  # it makes its own jumps
         return self
@@ -425,7 +392,7 @@ class Held(Schedule):
 
 
 @schedule
-class Stretched(Schedule):
+class Stretched(Wrapper):
     """The same curve, `by` times as long: `of(t / by)`.
 
     Source: composer's scale schedule ratio.
@@ -443,16 +410,6 @@ class Stretched(Schedule):
         """That of `of`, times `by`."""
         return self.of.duration * self.by
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """That of `of`."""
-        return self.of.range
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
-
     def _quantized(self, quantum: float) -> Schedule | None:
         return Stretched(quantized(self.of, quantum / self.by), self.by)
 
@@ -467,7 +424,7 @@ class Stretched(Schedule):
 
 
 @schedule
-class Shifted(Schedule):
+class Shifted(Wrapper):
     """The same curve, later by `by` (earlier if negative): `of(t - by)`.
 
     Before its start a schedule holds its first value, so a delay holds that.
@@ -487,23 +444,13 @@ class Shifted(Schedule):
         """That of `of`, plus `by`, at least 0."""
         return max(self.of.duration + plain(self.by, "Shifted.by"), 0.0)
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """That of `of`."""
-        return self.of.range
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
-
     def _value(self, t: Any, xp: Names) -> Any:
         x = xp.clip(t, 0.0, math.inf)  # first, so that nothing moves before 0
         return self.of._value(x - plain(self.by, "Shifted.by"), xp)  # noqa: SLF001 (a node and its part)
 
 
 @schedule
-class Repeated(Schedule):
+class Repeated(Wrapper):
     """Starts again and again: warm restarts.
 
     Cycle n lasts `every * growth**n` (the curve stretches along) and is `factor**n` times as high.
@@ -562,11 +509,6 @@ class Repeated(Schedule):
         """That of `of`; down to 0 where cycles shrink."""
         low, high = self.of.range
         return (low if self.factor == 1.0 else 0.0, high)
-
-    @property
-    def is_absolute(self) -> bool:
-        """As `of`."""
-        return self.of.is_absolute
 
     def _value(self, t: Any, xp: Names) -> Any:
         x = xp.clip(t, 0.0, self.duration)

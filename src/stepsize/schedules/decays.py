@@ -10,8 +10,24 @@ from stepsize.schedules.schedule import Schedule, schedule
 from stepsize.units import plain
 
 
+class Decay(Schedule):
+    """A schedule without an end, between 0 and 1."""
+
+    __slots__ = ()
+
+    @property
+    def duration(self) -> float:
+        """Endless."""
+        return math.inf
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between 0 and 1."""
+        return (0.0, 1.0)
+
+
 @schedule
-class Step(Schedule):
+class Step(Decay):
     """Step decay: times `factor` every so often, `factor ** floor(t / every)`.
 
     The drop takes effect at t = every (the convention of torch and optax; Keras drops one step
@@ -30,23 +46,13 @@ class Step(Schedule):
     every: Length
     factor: Fraction01 = 0.1
 
-    @property
-    def duration(self) -> float:
-        """Endless."""
-        return math.inf
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """From 1 towards 0."""
-        return (0.0, 1.0)
-
     def _value(self, t: Any, xp: Names) -> Any:
         done = laps(xp.clip(t, 0.0, math.inf), plain(self.every, "Step.every"), xp)
         return xp.power(self.factor, done)
 
 
 @schedule
-class MultiStep(Schedule):
+class MultiStep(Decay):
     """Times `factor` at each of the moments `at`; a moment given twice counts twice.
 
     `factor ** (how many moments are <= t)`: the drop takes effect at the moment itself.
@@ -62,11 +68,6 @@ class MultiStep(Schedule):
     factor: Fraction01 = 0.1
 
     @property
-    def duration(self) -> float:
-        """Endless."""
-        return math.inf
-
-    @property
     def range(self) -> tuple[float, float]:
         """From 1 to the factor to the number of moments."""
         return (self.factor ** len(self.at), 1.0)
@@ -78,7 +79,7 @@ class MultiStep(Schedule):
 
 
 @schedule
-class Exponential(Schedule):
+class Exponential(Decay):
     """Exponential decay: `factor ** (t / every)`.
 
     The half-life is `every * ln 2 / -ln factor`: 13.5 for 0.95, 69 for 0.99. The steps sum to
@@ -98,23 +99,13 @@ class Exponential(Schedule):
     factor: Fraction01
     every: Length = 1.0
 
-    @property
-    def duration(self) -> float:
-        """Endless."""
-        return math.inf
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """From 1 towards 0."""
-        return (0.0, 1.0)
-
     def _value(self, t: Any, xp: Names) -> Any:
         every = plain(self.every, "Exponential.every")
         return xp.power(self.factor, xp.clip(t, 0.0, math.inf) / every)
 
 
 @schedule
-class PowerLaw(Schedule):
+class PowerLaw(Decay):
     """Power law: `(timescale / (timescale + t)) ** power`; `1/(t+1)**power` at timescale 1.
 
     Power 0.5 is the inverse square root, power 1 the inverse time decay `1/(1 + t/timescale)`. The
@@ -132,16 +123,6 @@ class PowerLaw(Schedule):
     power: Positive = 0.5
     timescale: Length = 1.0
 
-    @property
-    def duration(self) -> float:
-        """Endless."""
-        return math.inf
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """From 1 towards 0."""
-        return (0.0, 1.0)
-
     def _value(self, t: Any, xp: Names) -> Any:
         timescale = plain(self.timescale, "PowerLaw.timescale")
         base = timescale / (timescale + xp.clip(t, 0.0, math.inf))
@@ -151,7 +132,7 @@ class PowerLaw(Schedule):
 
 
 @schedule
-class CycledPolynomial(Schedule):
+class CycledPolynomial(Decay):
     """Polynomial decay that never ends: past its end the length becomes the next multiple.
 
     `stop + (1 - stop) * (1 - t / (n * over)) ** power` with `n = ceil(t / over)`, at least 1: it
@@ -171,11 +152,6 @@ class CycledPolynomial(Schedule):
     stop: Value = 0.0
 
     @property
-    def duration(self) -> float:
-        """Endless."""
-        return math.inf
-
-    @property
     def range(self) -> tuple[float, float]:
         """Between 1 and stop."""
         return (min(self.stop, 1.0), max(self.stop, 1.0))
@@ -190,7 +166,7 @@ class CycledPolynomial(Schedule):
 
 
 @schedule
-class ExponentialWarmup(Schedule):
+class ExponentialWarmup(Decay):
     """A warmup without an end, to multiply with: `1 - exp(-(t + lead) / timescale)`.
 
     With timescale `1/(1-beta2)` it is Ma and Yarats' untuned exponential warmup for Adam. `lead` is
@@ -206,16 +182,6 @@ class ExponentialWarmup(Schedule):
     kind: ClassVar[str] = "exponential_warmup"
     timescale: Length
     lead: Length = 1.0
-
-    @property
-    def duration(self) -> float:
-        """Endless."""
-        return math.inf
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """Between 0 and 1."""
-        return (0.0, 1.0)
 
     def _quantized(self, quantum: float) -> Schedule | None:
         return ExponentialWarmup(self.timescale, quantum) if self.lead == 1.0 else self
