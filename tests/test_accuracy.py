@@ -10,6 +10,7 @@ from stepsize import (
     REGISTRY,
     Constant,
     Cosine,
+    Custom,
     CycledPolynomial,
     Exponential,
     ExponentialWarmup,
@@ -32,7 +33,6 @@ from stepsize import (
     noam,
     sgdr,
 )
-from stepsize.schedules.combine import Custom
 
 mp.mp.dps = 80  # 40 digits remain where the formula cancels the other 40
 EPS, RULE = 2.0**-52, 1e-14
@@ -168,7 +168,7 @@ def times(s):
 
 
 def test_every_family_has_its_formula_here():
-    ours = {c for c in REGISTRY.values() if c.__module__.endswith((".ramps", ".decays"))}
+    ours = {c for c in REGISTRY.values() if c.__module__.endswith((".ramps", ".decays", ".warmup"))}
     assert ours == set(FORMULAS)
     assert {Piecewise, Custom} == NOT_HERE
 

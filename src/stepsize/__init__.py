@@ -5,21 +5,7 @@
 
 from stepsize.errors import FieldError, MismatchError, SpecError, StepsizeError, UnitError
 from stepsize.files import dump, from_dict, load, to_dict
-from stepsize.schedules.combine import (
-    Absolute,
-    Between,
-    Clipped,
-    Custom,
-    Cut,
-    Held,
-    Piecewise,
-    Product,
-    Repeated,
-    Scaled,
-    Sequence,
-    Shifted,
-    Stretched,
-)
+from stepsize.schedules.combine import Absolute, Between, Clipped, Product, Scaled, Sequence
 from stepsize.schedules.decays import (
     CycledPolynomial,
     Exponential,
@@ -31,7 +17,6 @@ from stepsize.schedules.decays import (
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.ramps import (
-    Constant,
     Cosine,
     Geometric,
     Harmonic,
@@ -45,7 +30,6 @@ from stepsize.schedules.ramps import (
     Ramp,
     Rex,
     Tanh,
-    Warmup,
 )
 from stepsize.schedules.recipes import (
     cyclic,
@@ -68,6 +52,9 @@ from stepsize.schedules.recipes import (
     wsd_s,
 )
 from stepsize.schedules.schedule import REGISTRY, Schedule, schedule
+from stepsize.schedules.tables import Custom, Piecewise
+from stepsize.schedules.timing import Cut, Held, Repeated, Shifted, Stretched
+from stepsize.schedules.warmup import Constant, Warmup
 from stepsize.time import Horizon, driving_unit, resolve, stepwise
 from stepsize.units import Time
 

@@ -7,8 +7,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 import stepsize
-from stepsize import REGISTRY, Ramp, Schedule
-from stepsize.schedules.combine import Custom
+from stepsize import REGISTRY, Custom, Ramp, Schedule
 from stepsize.schedules.fields import (
     Bounds,
     FlagRule,

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from tests.laws.examples import FAMILIES, halved, of_family, times_for, trees
 
 import stepsize
-from stepsize import Schedule
+from stepsize import Custom, Schedule
 from stepsize.files import from_dict, to_dict
-from stepsize.schedules.combine import Custom
 from stepsize.schedules.formula import Names
 from stepsize.schedules.walk import nodes
 

@@ -4,34 +4,21 @@ import math
 from typing import Annotated, Any, ClassVar
 
 from stepsize.errors import FieldError, UnitError
-from stepsize.schedules.cycles import growing_starts, lap_start, laps, ratio, since_lap
 from stepsize.schedules.fields import (
     Bounds,
-    Count,
-    Delay,
-    Flag,
-    Fraction01,
-    Function,
-    Length,
     NodeRule,
     NodesRule,
-    OptionalLength,
     Positive,
-    Table,
     Value,
 )
 from stepsize.schedules.formula import Names
 from stepsize.schedules.schedule import Schedule, code, schedule
 from stepsize.schedules.walk import (
     Clock,
-    PlainClock,
     leaves_rest,
-    quantized,
-    settled,
     settled_parts,
-    units_of,
 )
-from stepsize.units import REST, Time, number_text, plain
+from stepsize.units import number_text
 
 Node = Annotated[Schedule, NodeRule()]
 Nodes = Annotated[tuple[Schedule, ...], NodesRule()]
@@ -61,7 +48,7 @@ class Sequence(Schedule):
     def _check(self) -> None:
         object.__setattr__(self, "parts", _flat(Sequence, "parts", self.parts))
         for i, part in enumerate(self.parts[:-1]):
-            if _lasts(part) == math.inf:
+            if lasts(part) == math.inf:
                 cure = 'give it a length, such as Constant("rest") or schedule.cut("30ep")'
                 raise FieldError.of(f"Sequence.parts[{i}]", "a part that ends", part, cure)
         if sum(map(leaves_rest, self.parts)) > 1:
@@ -120,7 +107,7 @@ class Sequence(Schedule):
         return " >> ".join(map(code, self.parts))
 
 
-def _lasts(part: Schedule) -> float | None:
+def lasts(part: Schedule) -> float | None:
     """Give a duration, None for one that needs a horizon."""
     try:
         return part.duration
@@ -329,278 +316,3 @@ class Clipped(Wrapper):
     def _value(self, t: Any, xp: Names) -> Any:
         high = math.inf if self.high is None else self.high
         return xp.clip(self.of._value(t, xp), self.low, high)  # noqa: SLF001 (a node and its part)
-
-
-@schedule
-class Cut(Wrapper):
-    """The first `over` of a schedule, which then holds its value: an end for an endless one.
-
-    Source: elementary; the implied cut of torch SequentialLR's milestones.
-
-    >>> (Exponential(0.5, every=10).cut(20) >> Linear(10, start=0.25))(25), Step(3).cut(5)(100)
-    (0.125, 0.1)
-    """
-
-    kind: ClassVar[str] = "cut"
-    of: Node
-    over: Length = REST
-
-    @property
-    def duration(self) -> float:
-        """The field `over`."""
-        return plain(self.over, "Cut.over")
-
-    def _value(self, t: Any, xp: Names) -> Any:
-        return self.of._value(xp.clip(t, 0.0, self.duration), xp)  # noqa: SLF001 (a node and its part)
-
-
-@schedule
-class Held(Wrapper):
-    """Changes only every so often: `of` at the last whole multiple of `every`.
-
-    `Held(s, "1ep")` is what calling a scheduler once per epoch means. A warmup inside starts at
-    `every/(over + every)`.
-
-    Source: the second seed, section 4: formula, stepping unit and horizon.
-
-    >>> Linear(100).held(10)(19), Warmup(4).held(1)(0)
-    (0.9, 0.2)
-    """
-
-    kind: ClassVar[str] = "held"
-    of: Node
-    every: Length
-
-    @property
-    def duration(self) -> float:
-        """That of `of`, rounded up to a whole multiple of `every`."""
-        p, q = ratio(plain(self.every, "Held.every"))
-        end = self.of.duration
-        return end if end == math.inf else float(math.ceil(end * q / p)) * p / q
-
-    def _quantized(self, quantum: float) -> Schedule | None:
-        del quantum  # it makes its own jumps
-        return self
-
-    def _prepare(self) -> Schedule:
-        return quantized(self.of, plain(self.every, "Held.every"))
-
-    def _value(self, t: Any, xp: Names) -> Any:
-        every = plain(self.every, "Held.every")
-        lap = laps(xp.clip(t, 0.0, math.inf), every, xp)
-        return self._prepared._value(lap_start(lap, every), xp)  # noqa: SLF001
-
-
-@schedule
-class Stretched(Wrapper):
-    """The same curve, `by` times as long: `of(t / by)`.
-
-    Source: composer's scale schedule ratio.
-
-    >>> Linear(100).stretched(2)(100), Linear(100).stretched(0.1)(5)
-    (0.5, 0.5)
-    """
-
-    kind: ClassVar[str] = "stretched"
-    of: Node
-    by: Positive
-
-    @property
-    def duration(self) -> float:
-        """That of `of`, times `by`."""
-        return self.of.duration * self.by
-
-    def _quantized(self, quantum: float) -> Schedule | None:
-        return Stretched(quantized(self.of, quantum / self.by), self.by)
-
-    def _prepare(self) -> Schedule:
-        return quantized(self.of, 1.0 / self.by)
-
-    def _value(self, t: Any, xp: Names) -> Any:
-        p, q = ratio(
-            self.by
-        )  # as a quotient of whole numbers, (N-1)/N stretches N-1 exactly onto N
-        return self._prepared._value(t * q / p, xp)  # noqa: SLF001 (a node and its part)
-
-
-@schedule
-class Shifted(Wrapper):
-    """The same curve, later by `by` (earlier if negative): `of(t - by)`.
-
-    Before its start a schedule holds its first value, so a delay holds that.
-
-    Source: elementary; `shifted(-1)` gives the (t+1) conventions.
-
-    >>> Linear(100).shifted(50)(75), Linear(100).shifted(-1)(0)
-    (0.75, 0.99)
-    """
-
-    kind: ClassVar[str] = "shifted"
-    of: Node
-    by: Delay
-
-    @property
-    def duration(self) -> float:
-        """That of `of`, plus `by`, at least 0."""
-        return max(self.of.duration + plain(self.by, "Shifted.by"), 0.0)
-
-    def _value(self, t: Any, xp: Names) -> Any:
-        x = xp.clip(t, 0.0, math.inf)  # first, so that nothing moves before 0
-        return self.of._value(x - plain(self.by, "Shifted.by"), xp)  # noqa: SLF001 (a node and its part)
-
-
-@schedule
-class Repeated(Wrapper):
-    """Starts again and again: warm restarts.
-
-    Cycle n lasts `every * growth**n` (the curve stretches along) and is `factor**n` times as high.
-    `every` defaults to the duration of `of`; given, it is also the room that "rest" means inside.
-    After `times` cycles (default: endless; with growth below 1.004, 10,000) the last value is held.
-    The cycle of a moment is decided by exact comparison with the boundaries, also for periods such
-    as 0.1 or 391/3.
-
-    Source: Loshchilov and Hutter 2016 (arXiv 1608.03983); peak decay as Keras' `m_mul` (for a floor
-    that does not decay, put `between` outside).
-
-    >>> restarts = Cosine(10).repeated(growth=2)
-    >>> [restarts(t) for t in (9.999999, 10, 20, 30, 70)][1:]
-    [1.0, 0.5, 1.0, 1.0]
-    """
-
-    kind: ClassVar[str] = "repeated"
-    of: Node
-    every: OptionalLength = None
-    times: Count | None = None
-    growth: Annotated[float, Bounds(ge=1)] = 1.0
-    factor: Fraction01 = 1.0
-
-    def _check(self) -> None:
-        if self.every is None and _lasts(self.of) in (0.0, math.inf):
-            cure = 'give every=, such as every="10ep"'
-            raise FieldError.of("Repeated.of", "a schedule that takes time and ends", self.of, cure)
-        if isinstance(self.every, float) and units_of(self.of) == {"rest"}:
-            object.__setattr__(self, "of", settled(self.of, PlainClock(), self.every))
-
-    def _room(self) -> float | str | Time | None:
-        return self.every
-
-    @property
-    def period(self) -> float:
-        """The length of the first cycle."""
-        every = self.every
-        return self.of.duration if every is None else plain(every, "Repeated.every")
-
-    def _prepare(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        if self.growth == 1.0:
-            return None
-        ends = growing_starts(self.period, self.growth, self.times or 1 << 31)
-        return ends, tuple(self.growth**n for n in range(len(ends) - 1))
-
-    @property
-    def duration(self) -> float:
-        """The sum of the cycles; endless without `times`."""
-        if self.times is None:
-            return math.inf
-        p, q = ratio(self.period)
-        return p * self.times / q if self.growth == 1.0 else float(self._prepared[0][-1])
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """That of `of`; down to 0 where cycles shrink."""
-        low, high = self.of.range
-        return (low if self.factor == 1.0 else 0.0, high)
-
-    def _value(self, t: Any, xp: Names) -> Any:
-        x = xp.clip(t, 0.0, self.duration)
-        cycle = self._equal if self.growth == 1.0 else self._growing
-        number, local = cycle(x, xp)
-        value = self.of._value(local, xp)  # noqa: SLF001 (a node and its part)
-        return value if self.factor == 1.0 else xp.power(self.factor, number) * value
-
-    def _equal(self, x: Any, xp: Names) -> tuple[Any, Any]:
-        last = math.inf if self.times is None else self.times - 1.0
-        number = xp.clip(laps(x, self.period, xp), 0.0, last)
-        return number, since_lap(x, number, self.period)
-
-    def _growing(self, x: Any, xp: Names) -> tuple[Any, Any]:
-        ends, scales = self._prepared
-        starts = ends[:-1]
-        number = xp.search(starts[1:], x)
-        local = (x - xp.take(starts, number)) / xp.take(scales, number)
-        return number, local
-
-
-@schedule
-class Piecewise(Schedule):
-    """A table of moments and values: constant between them, or straight lines if `linear`.
-
-    Before the first moment it holds the first value, after the last moment the last. A value takes
-    effect at its moment. Moments are steps or texts with units.
-
-    Source: Keras PiecewiseConstantDecay (which switches one step later), optax piecewise schedules.
-
-    >>> table = Piecewise({0: 1.0, 30: 0.1})
-    >>> table(29), table(30), Piecewise({0: 0.0, 10: 1.0, 20: 0.5}, linear=True)(15)
-    (1.0, 0.1, 0.75)
-    """
-
-    kind: ClassVar[str] = "piecewise"
-    points: Table
-    linear: Flag = False
-
-    @property
-    def duration(self) -> float:
-        """The last moment if linear (at least 0); endless otherwise."""
-        return max(self._table()[0][-1], 0.0) if self.linear else math.inf
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """From the lowest value of the table to the highest."""
-        rows: tuple[tuple[Any, float], ...] = tuple(self.points)  # type: ignore[arg-type]  # stored as pairs
-        values = [value for _, value in rows]
-        return (min(values), max(values))
-
-    def _table(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        rows: tuple[tuple[float | Time, float], ...] = tuple(self.points)  # type: ignore[arg-type]  # stored as pairs
-        return tuple(plain(m, "Piecewise.points") for m, _ in rows), tuple(v for _, v in rows)
-
-    def _value(self, t: Any, xp: Names) -> Any:
-        moments, values = self._table()
-        if len(values) == 1:
-            return values[0]
-        number = xp.search(moments[1:], t)
-        if not self.linear:
-            return xp.take(values, number)
-        ends, lasts = (*moments[1:], moments[-1] + 1.0), (*values[1:], values[-1])
-        first, end = xp.take(moments, number), xp.take(ends, number)
-        x = xp.clip(t, moments[0], moments[-1])
-        whole = end - first
-        before = xp.take(values, number) * ((end - x) / whole)
-        return before + xp.take(lasts, number) * ((x - first) / whole)
-
-
-@schedule
-class Custom(Schedule):
-    """A function of time as a schedule; of `over` time, or endless.
-
-    The function gets a float (or an array of torch or jax) that is never below 0 or above `over`
-    and returns the factor. It loads from a file only where the caller trusts its package, and it is
-    held to nothing: what it returns is used.
-
-    Source: torch LambdaLR.
-
-    >>> Custom(abs, over=10)(3)
-    3.0
-    """
-
-    kind: ClassVar[str] = "custom"
-    function: Function
-    over: OptionalLength = None
-
-    @property
-    def duration(self) -> float:
-        """The field `over`; endless if None."""
-        return math.inf if self.over is None else plain(self.over, "Custom.over")
-
-    def _value(self, t: Any, xp: Names) -> Any:
-        return xp.call(self.function, xp.clip(t, 0.0, self.duration))

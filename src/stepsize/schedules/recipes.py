@@ -7,19 +7,18 @@ import math
 from typing import Literal
 
 from stepsize.errors import FieldError
-from stepsize.schedules.combine import Repeated
 from stepsize.schedules.decays import Exponential, ExponentialWarmup, MultiStep, PowerLaw
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.ramps import (
-    Constant,
     Cosine,
     Geometric,
     Linear,
     Ramp,
-    Warmup,
 )
 from stepsize.schedules.schedule import Schedule
+from stepsize.schedules.timing import Repeated
+from stepsize.schedules.warmup import Constant, Warmup
 from stepsize.units import REST, Time, parse
 
 Text = float | str | Time
