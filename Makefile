@@ -27,6 +27,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
 	$(BIN)/python -m pytest -n 2 -m slow
 
 pictures: $(VENV)/dev.stamp

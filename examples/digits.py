@@ -1,8 +1,8 @@
-"""Ten schedules on one task: a small convolutional network on scikit-learn's digits.
+"""Ten schedules and a constant rate on one task: a small network on scikit-learn's digits.
 
-Trains under a constant rate and nine schedules, several seeds each, prints a table, draws the rates
-and losses, writes the best schedule to a file, and trains once more from that file. Killed at any
-moment and started again, it goes on where it was and ends with the same numbers.
+Trains a convolutional network under each of them, several seeds each, prints a table, draws the
+rates and losses, writes the best schedule to a file, and trains once more from that file. Killed at
+any moment and started again, it goes on where it was and ends with the same numbers.
 
     python examples/digits.py [--epochs 20] [--seeds 3] [--out runs/digits] [--only cosine ...]
 """
@@ -108,9 +108,13 @@ def train(
     """Train one network; go on from its checkpoint if there is one, return its finished result."""
     result, checkpoint = folder / f"{seed}.json", folder / f"{seed}.pt"
     if result.exists():
-        for _ in range(epochs):
-            tick()
-        return dict(json.loads(result.read_text()))
+        done: dict[str, Any] = json.loads(result.read_text())
+        if done["plan"] == repr(plan):  # and not of another plan by the same name
+            for _ in range(epochs):
+                tick()
+            return done
+        result.unlink()
+        checkpoint.unlink(missing_ok=True)
     model = network(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
     horizon = Horizon(f"{epochs}ep", batches_per_epoch=data.batches)
@@ -282,9 +286,9 @@ def main() -> None:
     plan = load(out / "best.json")
     if not isinstance(plan, Plan):
         raise TypeError(plan)
-    last = train(plan, given.seeds, given.epochs, data, out / "from_file", tick=lambda: None)[
-        "history"
-    ][-1]
+    again = out / f"from_file_{best.replace(' ', '_')}"
+    result = train(plan, given.seeds, given.epochs, data, again, tick=lambda: None)
+    last = result["history"][-1]
     console.print(f"picture  {out / 'digits.png'}")
     console.print(f"best     {best}: {out / 'best.json'}", highlight=False)
     console.print(

@@ -111,7 +111,7 @@ FORMULAS = {
     PowerLaw: lambda s, t: (1 + after_0(t) / mp.mpf(s.timescale)) ** -mp.mpf(s.power),
     Step: lambda s, t: mp.mpf(s.factor) ** mp.floor(after_0(t) / mp.mpf(s.every)),
     MultiStep: lambda s, t: mp.mpf(s.factor) ** sum(m <= t for m in s.at),
-    ExponentialWarmup: lambda s, t: -mp.expm1(-(after_0(t) + s.lead) / mp.mpf(s.timescale)),
+    ExponentialWarmup: lambda s, t: -mp.expm1(-(after_0(t) + (s.lead or 1)) / mp.mpf(s.timescale)),
 }
 NOT_HERE = {Piecewise, Custom}  # a table and a user's function: tested by their own numbers
 

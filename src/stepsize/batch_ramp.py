@@ -22,7 +22,8 @@ class _RampClock:
     def __init__(self, horizon: "Horizon", unit: str) -> None:
         self._horizon, self.unit = horizon, unit
 
-    def number(self, time: float | Time, field: str) -> float:
+    def number(self, time: float | Time, field: str, at: float = 0.0) -> float:
+        del at
         if isinstance(time, float):
             unit, amount = "st", time
         elif time.unit == "%":

@@ -7,9 +7,10 @@ another package load only where the caller names the package as trusted.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from stepsize.errors import FieldError, SpecError
+from stepsize.schedules.fields import FunctionRule
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.schedule import REGISTRY, Schedule, changed_fields
 from stepsize.units import Time
@@ -28,6 +29,8 @@ def to_dict(value: Schedule | Plan) -> dict[str, Any]:
     >>> to_dict(Warmup("5%") >> Cosine(stop=0.1))["schedule"]["parts"][0]
     {'kind': 'warmup', 'over': '5%'}
     """
+    if not isinstance(value, Schedule | Plan):
+        raise SpecError(f"only a schedule or a plan can be described, got {value!r}")
     if isinstance(value, Plan):
         return {"format": FORMAT, "plan": {name: _data(each, name) for name, each in value.items()}}
     return {"format": FORMAT, "schedule": _data(value, type(value).__name__)}
@@ -81,12 +84,12 @@ def from_dict(data: Any, *, trust: Iterable[str] = ()) -> Schedule | Plan:
     if not isinstance(data, Mapping):
         raise SpecError(f"a description is an object with 'format', got {type(data).__name__}")
     version = data.get("format")
-    if version != FORMAT:
+    if version != FORMAT or isinstance(version, bool):
         newer = isinstance(version, int) and not isinstance(version, bool) and version > FORMAT
         cure = "update stepsize" if newer else f"expected {FORMAT}"
         raise SpecError(f"format: unknown version {version!r}; {cure}")
     try:
-        return _described(data, frozenset(trust))
+        return _described(data, frozenset([trust] if isinstance(trust, str) else trust))
     except RecursionError:
         raise SpecError("the description is nested too deeply for a schedule") from None
 
@@ -136,9 +139,11 @@ def _field(cls: type[Schedule], name: str, value: Any, path: str, trusted: froze
         return _node(value, path, trusted)
     if isinstance(value, list):
         return tuple(_field(cls, name, v, f"{path}[{i}]", trusted) for i, v in enumerate(value))
-    if name == "along" and isinstance(value, str):
+    if not isinstance(value, str):
+        return value
+    if get_origin(cls.__annotations__.get(name)) is type:  # a field that takes a family
         return _family(value, path, trusted)
-    if name == "function" and isinstance(value, str):
+    if isinstance(cls._rules.get(name, (None,))[0], FunctionRule):  # type: ignore[attr-defined]  # set by @schedule
         return _function(value, path, trusted)
     return value
 
@@ -168,7 +173,10 @@ def _function(text: str, path: str, trusted: frozenset[str]) -> Any:
         )
     import importlib  # noqa: PLC0415 (only for a package that the caller trusts)
 
-    found = importlib.import_module(module)
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise SpecError(f"{path}: {error}") from None
     function = getattr(found, name, None)
     if not callable(function):
         raise SpecError(f"{path}: {module} has no function {name!r}")
@@ -199,12 +207,12 @@ def load(path: "str | os.PathLike[str]", *, trust: Iterable[str] = ()) -> Schedu
 
     source = _json_path(path)
     try:
-        data = json.loads(source.read_text(encoding="utf-8"))
+        data = json.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SpecError(f"{source}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise SpecError(f"{source}: cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSONDecodeError, and a number of too many digits
         raise SpecError(f"{source}: is not whole JSON: {error}") from None
     except RecursionError:
         raise SpecError(f"{source}: is nested too deeply for a schedule") from None

@@ -9,12 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from stepsize.schedules.fields import Bounds
 from stepsize.schedules.schedule import Schedule, fields_of
 from stepsize.schedules.walk import nodes, settled, times_of, units_of
 from stepsize.units import Time, number_text
 
 _COLOURS = ("#2f7ed8", "#d9822b", "#3a9d5d", "#b0418e", "#7a6ff0", "#8a7f2d", "#d0453c", "#3f9aa5")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 240, 52, 14, 30
+_LENGTHS = ("over", "every", "timescale", "at", "points")
 Named = Sequence[tuple[str, Schedule]]
 
 
@@ -26,14 +28,14 @@ class _Nominal:
             length.amount if isinstance(length, Time) else length
             for tree in trees
             for node in nodes(tree)
-            for value in fields_of(node).values()
-            for length in (value, *times_of(value))
-            if isinstance(length, Time) and length.unit not in ("%", "rest")
+            for name, value in fields_of(node).items()
+            for length in (*times_of(value), *(_numbers(value) if name in _LENGTHS else ()))
+            if not isinstance(length, Time) or length.unit not in ("%", "rest")
         ]
         self.total = 4.0 * max(lengths, default=250.0)
 
-    def number(self, time: float | Time, field: str) -> float:
-        del field
+    def number(self, time: float | Time, field: str, at: float) -> float:
+        del field, at
         if not isinstance(time, Time):
             return time
         return self.total * time.amount / 100.0 if time.unit == "%" else time.amount
@@ -66,12 +68,12 @@ def _scale(tree: Schedule) -> float:
         x
         for node in nodes(tree)
         for name, value in fields_of(node).items()
-        if name in ("over", "every", "timescale", "at", "points")
+        if name in _LENGTHS
         for x in _numbers(value)
     ]
     longest = 4.0 * max(lengths, default=25.0)
     tenth = 0.1 * max(tree(0.0), tree(longest / 4.0))
-    while tree(longest) > tenth and longest < 100.0 * max(lengths, default=25.0):
+    while tree(longest) > tenth and longest < 16.0 * max(lengths, default=25.0):
         longest *= 2.0
     return longest
 
@@ -80,7 +82,8 @@ def _numbers(value: Any) -> list[float]:
     if isinstance(value, float):
         return [value]
     if isinstance(value, tuple):
-        return [row[0] if isinstance(row, tuple) else row for row in value]
+        moments = [row[0] if isinstance(row, tuple) else row for row in value]
+        return [moment for moment in moments if isinstance(moment, float)]
     return []
 
 
@@ -88,6 +91,17 @@ def samples(curve: Schedule, total: float, count: int) -> list[float]:
     """Give the values at `count` evenly spaced times from 0 to `total`."""
     value = curve.compile(lowest=0.0)
     return [value(total * i / (count - 1)) for i in range(count)]
+
+
+def _end(curves: Named, total: float | None) -> float:
+    return extent(curves) if total is None else float(Bounds(gt=0).admit("total", total))
+
+
+def _top(curves: Named, drawn: list[list[float]]) -> float:
+    """Give the highest value: a curve's stated one, where the samples come near it."""
+    found = max(max(values) for values in drawn)
+    stated = max(curve.range[1] for _, curve in curves)
+    return (stated if found <= stated <= 2.0 * found else found) or 1.0
 
 
 def text(curves: Named, total: float | None = None, *, width: int = 60, height: int = 10) -> str:
@@ -100,10 +114,11 @@ def text(curves: Named, total: float | None = None, *, width: int = 60, height: 
               └────────────
                0        100
     """
+    width, height = (int(Bounds(ge=2, whole=True).admit("sketch", x)) for x in (width, height))
     settled_curves, nominal = settle_nominally(curves)
-    end = total or extent(settled_curves)
+    end = _end(settled_curves, total)
     drawn = [samples(curve, end, 2 * width) for _, curve in settled_curves]
-    top = max(max(values) for values in drawn) or 1.0
+    top = _top(settled_curves, drawn)
     rows = [[0] * width for _ in range(height)]
     for values in drawn:
         _dots(rows, values, top)
@@ -134,7 +149,7 @@ _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: row
 def _dots(rows: list[list[int]], values: list[float], top: float) -> None:
     """Set the braille dots of a curve, joined vertically so that a jump is a line."""
     high = 4 * len(rows) - 1
-    levels = [round(high * (1.0 - value / top)) for value in values]
+    levels = [min(max(round(high * (1.0 - value / top)), 0), high) for value in values]
     for x, level in enumerate(levels):
         before = levels[max(x - 1, 0)]
         step = 1 if level > before else -1
@@ -146,10 +161,10 @@ def _dots(rows: list[list[int]], values: list[float], top: float) -> None:
 def svg(curves: Named, total: float | None = None, *, title: str = "") -> str:
     """Draw curves as a stand-alone SVG, readable on light and on dark pages."""
     settled_curves, nominal = settle_nominally(curves)
-    end = total or extent(settled_curves)
+    end = _end(settled_curves, total)
     width, height = _WIDTH - _LEFT - 12, _HEIGHT - _TOP - _BOTTOM
     drawn = [samples(curve, end, width + 1) for _, curve in settled_curves]
-    top = max(max(values) for values in drawn) or 1.0
+    top = _top(settled_curves, drawn)
     body = [_axes(top, "" if nominal else number_text(_short(end)), width, height)]
     for i, values in enumerate(drawn):
         points = _path(values, top, height)

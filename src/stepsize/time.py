@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from stepsize.errors import FieldError, UnitError
 from stepsize.schedules.fields import Bounds, LengthRule
 from stepsize.schedules.schedule import Schedule
-from stepsize.schedules.walk import fitted, leaves_rest, quantized, settled, units_of
+from stepsize.schedules.walk import (
+    fitted,
+    leaves_rest,
+    on_whole_steps,
+    quantized,
+    settled,
+    units_of,
+)
 from stepsize.units import SECONDS, Time, plain
 
 if TYPE_CHECKING:
@@ -43,7 +50,8 @@ class Horizon:
         last: what the batches left over at the end of an epoch do: "step" (a smaller optimizer
             step, as Lightning, Accelerate and transformers do), "drop", or "carry" into the next.
 
-    The global batch, samples per optimizer step, is `batch_size * accumulate * replicas`.
+    The global batch, samples per optimizer step, is `batch_size * accumulate * replicas`; a smaller
+    step at the end of an epoch counts as a whole one.
 
     >>> Horizon("90ep", batches_per_epoch=391).steps
     35190
@@ -106,8 +114,11 @@ class Horizon:
             ) from None
         sampler = getattr(loader, "batch_sampler", None)
         size = getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None)
+        if epochs is not None and "total" in fields:
+            raise FieldError.of("Horizon.from_loader: epochs", "left out beside total=", epochs)
         if epochs is not None:
-            fields["total"] = Time(float(epochs), "ep")
+            number = Bounds(gt=0).admit("Horizon.from_loader: epochs", epochs)
+            fields["total"] = Time(float(number), "ep")
         return cls(**{"batches_per_epoch": batches, "batch_size": size, **fields})
 
     @property
@@ -237,18 +248,18 @@ class _HorizonClock:
     horizon: Horizon
     unit: str
 
-    def number(self, time: float | Time, field: str) -> float:
+    def number(self, time: float | Time, field: str, at: float) -> float:
         if isinstance(time, Time) and time.unit == "%":
             return self.total(field) * time.amount / 100.0
         amount, unit = _amount(time)
         if unit == self.unit:
             return amount
         try:
-            return self._converted(amount, unit)
+            return self._converted(amount, unit, at, period=field.endswith(".every"))
         except UnitError as error:
             raise UnitError(f"{field} = {time!s}: {error}") from None
 
-    def _converted(self, amount: float, unit: str) -> float:
+    def _converted(self, amount: float, unit: str, at: float, *, period: bool) -> float:
         if self.unit == "s" or unit == "s":
             raise UnitError(
                 f"'{unit}' and wall-clock time cannot be mixed: their rate is known only live"
@@ -256,7 +267,15 @@ class _HorizonClock:
         if unit == "ep" and self.unit != "st" and self.horizon.samples_per_epoch is not None:
             samples = amount * self.horizon.samples_per_epoch
             return samples * self.horizon._per_sample(self.unit)  # noqa: SLF001 (its own clock)
-        return self.horizon.position(self.horizon.step_at(amount, unit), self.unit)
+        if not isinstance(self.horizon.batch_size, Schedule):  # rates are constant
+            return self.horizon.position(self.horizon.step_at(amount, unit), self.unit)
+        if period:
+            raise UnitError(f"'{unit}' is no fixed length in '{self.unit}' under a batch-size ramp")
+        began = self.horizon.step_at(at, self.unit)
+        ended = began + amount
+        if unit != "st":
+            ended = self.horizon.step_at(self.horizon.position(began, unit) + amount, unit)
+        return self.horizon.position(ended, self.unit) - at
 
     def total(self, field: str) -> float:
         if self.horizon.total is None:
@@ -264,7 +283,8 @@ class _HorizonClock:
                 f"{field} is a part of the horizon, which has no total: give Horizon(total=...)"
             )
         total = self.horizon.total
-        return self.number(total if isinstance(total, Time) else plain(total), "Horizon.total")
+        written = total if isinstance(total, Time) else plain(total)
+        return self.number(written, "Horizon.total", 0.0)
 
     @property
     def quantum(self) -> float:
@@ -272,8 +292,11 @@ class _HorizonClock:
         return 1.0 if self.unit in ("st", "s") else self.horizon.position(1, self.unit)
 
     def rounded(self, position: float) -> float:
-        if self.unit == "s":
+        if self.unit == "s" or position == 0.0:
             return position
+        total = None if self.horizon.total is None else self.total("rest")
+        if total is not None and math.isclose(position, total, rel_tol=1e-12):
+            return self.horizon.position(self.horizon.steps, self.unit)
         step = math.floor(self.horizon.step_at(position, self.unit) + 0.5)
         return self.horizon.position(step, self.unit)
 
@@ -296,15 +319,24 @@ def resolve(
     """
     if reach not in ("end", "last"):
         raise FieldError.of("reach", "'end' or 'last'", reach)
+    if not isinstance(schedule, Schedule):
+        raise FieldError.of(
+            "schedule", "a schedule (a Plan resolves itself: plan.resolved(horizon))", schedule
+        )
     clock = _HorizonClock(horizon, driving_unit(schedule))
     room = clock.total("rest") if horizon.total is not None else None
     if room is None and leaves_rest(schedule):
         clock.total('a "rest"')
     tree = settled(schedule, clock, room)
-    if tree.duration < math.inf and units_of(schedule):
-        tree = fitted(tree, max(clock.rounded(tree.duration), clock.quantum))
-    tree = quantized(tree, clock.quantum)
+    if units_of(schedule):  # plain numbers mean what they say
+        tree = on_whole_steps(tree, clock)
+        if tree.duration < math.inf:
+            tree = fitted(tree, max(clock.rounded(tree.duration), clock.quantum)) or tree
+    if clock.quantum != 1.0:
+        tree = quantized(tree, clock.quantum)
     if reach == "last":
+        if horizon.steps == 1:
+            raise UnitError('reach="last" needs at least 2 steps: the only one sees the start')
         total = clock.total('reach="last"')
         last = horizon.position(horizon.steps - 1, clock.unit)
         tree = tree.stretched(last / total)
@@ -320,9 +352,9 @@ def stepwise(schedule: Schedule, horizon: Horizon | None) -> Callable[[float], f
     0.75
     """
     if horizon is None:
-        return schedule.compile(lowest=0.0)
+        return schedule.compile()
     unit = driving_unit(schedule)
-    value = resolve(schedule, horizon).compile(lowest=0.0)
+    value = resolve(schedule, horizon).compile()
     if unit == "st":
         return value
     return lambda step: value(horizon.position(step, unit))

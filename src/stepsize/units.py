@@ -22,7 +22,8 @@ UNITS: Final = {
     **{unit: (unit,) for unit in SECONDS},
 }
 _UNIT_OF: Final = {spelling: unit for unit, spellings in UNITS.items() for spelling in spellings}
-_TEXT: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)\s*")
+_NUMBER: Final = r"[-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_TEXT: Final = re.compile(rf"\s*({_NUMBER})\s*([A-Za-z%]*)\s*")
 _HOW: Final = "write 1000, '12ep', '3e6 samples', '2e9tok', '5%', '6h' or 'rest'"
 
 
@@ -39,6 +40,11 @@ class Time:
 
     amount: float
     unit: str
+
+    def __post_init__(self) -> None:
+        if self.unit not in (*UNITS, "rest") or not isinstance(self.amount, float):
+            rule = f"a float and one of the units {', '.join(UNITS)}"
+            raise FieldError.of("Time", rule, (self.amount, self.unit), "or parse a text: '12ep'")
 
     def __str__(self) -> str:
         """Give the shortest text that `parse` reads back as the same time."""
@@ -74,7 +80,10 @@ def parse(value: object, field: str = "time") -> float | Time:
         return _parse_text(value, field)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise FieldError.of(field, "a number of steps or a text with a unit", value, _HOW)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _parse_text(text: str, field: str) -> float | Time:

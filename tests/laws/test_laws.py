@@ -71,7 +71,7 @@ def test_stays_within_its_stated_range(cls, data):
     assert 0.0 <= low <= high
     for t in times_for(schedule, data.draw(fractions)):
         value = schedule(t)
-        slack = 1e-14 * max(high if high < math.inf else 0.0, value)
+        slack = 1e-13 * max(high if high < math.inf else 0.0, value)
         assert low - slack <= value <= high + slack, (schedule, t, value)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from stepsize.errors import FieldError
+from stepsize.schedules.fields import Bounds
 from stepsize.schedules.formula import Branch
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class ArrayNames:
 
     def power(self, base: Any, exponent: Any) -> Any:
         if isinstance(base, float | int):
-            return self.array(float(base)) ** exponent
+            whole = isinstance(exponent, float | int)
+            return base**exponent if whole else self.array(float(base)) ** exponent
         if exponent == 2.0:  # noqa: PLR2004 (faster, and the same value)
             return base * base
         return self._positive(base, lambda x: x**exponent)
@@ -47,8 +49,9 @@ class ArrayNames:
         return self.where(inside, function(self.where(inside, x, 1.0)), 0.0)
 
     def clip(self, x: Any, low: float, high: float) -> Any:
-        x = self.array(x)
-        if x.dtype == self._like.dtype and high == math.inf:
+        if isinstance(x, float | int):
+            return min(max(x, low), high)
+        if high == math.inf:
             return self.where(x < low, low, x) if low > -math.inf else x
         return self._xp.clip(x, low, high)
 
@@ -139,7 +142,8 @@ def evaluate(schedule: "Schedule", t: Any) -> Any:
 
 def _spread(values: Any, t: Any, names: ArrayNames) -> Any:
     """Give a value that did not depend on time the shape of time."""
-    return names.where(t < math.inf, values, values) if isinstance(values, float | int) else values
+    flat = isinstance(values, float | int) or (values.ndim == 0 and t.ndim > 0)
+    return names.where(t < math.inf, values, values) if flat else values
 
 
 def _torch(schedule: "Schedule", t: Any) -> Any:
@@ -170,6 +174,8 @@ def curve(schedule: "Schedule", start: int, steps: int) -> Any:
 
     from stepsize.schedules.kernel import Times, fill  # noqa: PLC0415 (it imports numpy)
 
+    steps = int(Bounds(ge=0, whole=True).admit("curve.steps", steps))
+    start = int(Bounds(whole=True).admit("curve.start", start))
     values = np.empty(steps)
     if steps:
         fill(schedule, Times(start, steps), values)

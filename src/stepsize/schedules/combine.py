@@ -62,8 +62,7 @@ class Sequence(Schedule):
 
     def _settled(self, settle: Any, clock: Clock, room: float | None, at: float) -> Schedule | None:
         del settle
-        parts = settled_parts(self.parts, clock, room, at)
-        return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+        return Sequence(settled_parts(self.parts, clock, room, at))
 
     @property
     def starts(self) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ import math
 from typing import Any, ClassVar
 
 from stepsize.schedules.cycles import lap_start, laps, since_lap
-from stepsize.schedules.fields import Fraction01, Length, Moments, Positive, Value
+from stepsize.schedules.fields import Fraction01, Length, Moments, OptionalLength, Positive, Value
 from stepsize.schedules.formula import Names
 from stepsize.schedules.schedule import Schedule, schedule
 from stepsize.units import plain
@@ -181,12 +181,12 @@ class ExponentialWarmup(Decay):
 
     kind: ClassVar[str] = "exponential_warmup"
     timescale: Length
-    lead: Length = 1.0
+    lead: OptionalLength = None
 
     def _quantized(self, quantum: float) -> Schedule | None:
-        return ExponentialWarmup(self.timescale, quantum) if self.lead == 1.0 else self
+        return ExponentialWarmup(self.timescale, quantum) if self.lead is None else self
 
     def _value(self, t: Any, xp: Names) -> Any:
         timescale = plain(self.timescale, "ExponentialWarmup.timescale")
-        lead = plain(self.lead, "ExponentialWarmup.lead")
+        lead = 1.0 if self.lead is None else plain(self.lead, "ExponentialWarmup.lead")
         return -xp.expm1(-(xp.clip(t, 0.0, math.inf) + lead) / timescale)

@@ -21,6 +21,14 @@ class Rule(Protocol):
         """Check and convert."""
 
 
+def _float(value: Real) -> float:
+    """Convert, a whole number beyond all floats to inf."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """A finite real number within limits; stored as a Python float (or int where `whole`)."""
@@ -46,7 +54,7 @@ class Bounds:
         """Check a number against the limits; bools and strings are never numbers."""
         if isinstance(value, bool) or not isinstance(value, Real):
             raise FieldError.of(field, self.rule, value, "give a plain number")
-        number = float(value)
+        number = _float(value)
         if not math.isfinite(number) or not self._holds(number):
             raise FieldError.of(field, self.rule, value)
         return int(number) if self.whole else number

@@ -8,6 +8,7 @@ and closures of closures (40 ns a node; a whole warmup and cosine costs about 15
 """
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -104,6 +105,11 @@ class Expr:
     def __ge__(self, other: Any) -> Any:
         return _compare(">=", self, other)
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("a formula cannot ask whether times are equal: compare with < or >=")
+
+    __hash__ = object.__hash__
+
     def __bool__(self) -> bool:
         raise TypeError("a formula cannot branch on time with if: use xp.where(condition, a, b)")
 
@@ -115,7 +121,10 @@ def _interval(x: Any) -> tuple[float, float]:
 def _folded(op: str, a: Any, b: Any) -> Any:
     """Give the shorter equal of `a op b`, exact in floating point for finite values, or None."""
     if not isinstance(a, Expr) and not isinstance(b, Expr):
-        return _ARITHMETIC[op](a, b)
+        try:
+            return _ARITHMETIC[op](a, b)
+        except ArithmeticError:  # perhaps of a branch that is never taken
+            return Expr(op, a, b)
     if op == "*" and (_is(a, 0.0) or _is(b, 0.0)):
         return 0.0
     if (op == "+" and _is(a, 0.0)) or (op == "*" and _is(a, 1.0)):
@@ -183,7 +192,14 @@ class Recorder:
         if name not in FUNCTIONS:
             raise AttributeError(f"a formula may not use {name!r}; the names are in Names")
         known: Callable[[float], float] = getattr(math, name)
-        return lambda x: Expr(name, x) if isinstance(x, Expr) else known(x)
+
+        def recorded(x: Any) -> Any:
+            try:
+                return Expr(name, x) if isinstance(x, Expr) else known(x)
+            except (ArithmeticError, ValueError):  # perhaps of a branch that is never taken
+                return Expr(name, x)
+
+        return recorded
 
     def floor(self, x: Any) -> Any:
         return Expr("floor", x, low=x.low - 1, high=x.high) if isinstance(x, Expr) else x // 1.0
@@ -259,6 +275,21 @@ def compile_formula(
     exec(compile(source, "<schedule>", "exec"), names)  # noqa: S102 (our own text: operators, numbers and bound names)
     function: Callable[[float], float] = names["value"]
     return function
+
+
+def stand_alone(source: str, names: dict[str, Any]) -> str:
+    """Give a function's text with the imports and tables that it uses."""
+    spoken = set(re.findall(r"\b[a-z_]\w*", source))
+    head = []
+    for module, known in (("bisect", ["bisect_right"]), ("math", [*FUNCTIONS, "floor", "inf"])):
+        used = sorted(spoken & set(known))
+        head += [f"from {module} import {', '.join(used)}"] if used else []
+    for name in sorted(spoken & set(names), key=lambda n: (len(n), n)):
+        if isinstance(names[name], tuple):
+            head.append(f"{name} = {names[name]!r}")
+        elif name not in FUNCTIONS and name not in ("bisect_right", "floor", "inf", "nan"):
+            head.append(f"# {name} is the function {names[name]!r}")
+    return "\n".join([*head, "", source] if head else [source])
 
 
 def write_source(

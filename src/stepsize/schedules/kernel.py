@@ -76,6 +76,7 @@ class Program:
         self.registers: list[Any] = [None]  # the first is time
         self.steps: list[tuple[Any, int, tuple[int, ...]]] = []
         self.branches = False
+        self._buffers: set[int] = set()  # the registers that are buffers of a chunk
         self._places: dict[int, int] = {}
         self._uses: dict[int, int] = {}
         self._free: dict[type, list[int]] = {np.float64: [], np.bool_: []}
@@ -119,14 +120,15 @@ class Program:
         if self._free[kind]:
             return self._free[kind].pop()
         self.registers.append(np.empty(_CHUNK, kind))
+        self._buffers.add(len(self.registers) - 1)
         return len(self.registers) - 1
 
     def run(self, t: Array, target: Array) -> None:
         """Write the values at the times of one chunk to the target."""
         registers = self.registers
         if t.size < _CHUNK:
-            fits = [isinstance(r, np.ndarray) and r.size == _CHUNK for r in registers]
-            registers = [r[: t.size] if fit else r for r, fit in zip(registers, fits, strict=True)]
+            buffers = self._buffers
+            registers = [r[: t.size] if i in buffers else r for i, r in enumerate(registers)]
         registers[0] = t
         for function, out, arguments in self.steps:
             function(*[registers[a] for a in arguments], out=registers[out])

@@ -23,7 +23,7 @@ class Plan(Mapping[str, Schedule]):
 
     __slots__ = ("_schedules",)
 
-    def __init__(self, **schedules: Schedule) -> None:
+    def __init__(self, /, **schedules: Schedule) -> None:
         """Check that every value is a schedule.
 
         Raises:
@@ -33,7 +33,9 @@ class Plan(Mapping[str, Schedule]):
             raise FieldError("Plan must have at least one schedule, such as Plan(lr=Cosine(1000))")
         for name, each in schedules.items():
             if not isinstance(each, Schedule):
-                cure = f"Constant(value={each!r}).absolute() sets a constant"
+                cure = "a function is wrapped as Custom(function)"
+                if isinstance(each, float | int):
+                    cure = f"Constant(value={each!r}).absolute() sets a constant"
                 raise FieldError.of(f"Plan.{name}", "a schedule", each, cure)
         object.__setattr__(self, "_schedules", dict(sorted(schedules.items())))
 
@@ -69,12 +71,21 @@ class Plan(Mapping[str, Schedule]):
         """The units that the schedules are written in."""
         return set().union(*map(units_of, self.values()))
 
+    def resolved(self, horizon: Any) -> "Plan":
+        """Give the plan in plain numbers, each schedule in its own driving unit: see `resolve`."""
+        return Plan(**{name: horizon.resolve(each) for name, each in self.items()})
+
     def replaced(self, **schedules: Schedule) -> "Plan":
         """Give the plan with some schedules replaced or added."""
         return Plan(**{**self, **schedules})
 
     def renamed(self, **names: str) -> "Plan":
         """Give the plan with new names: `plan.renamed(momentum="beta1")` for Adam."""
+        for old, new in names.items():
+            if old not in self:
+                raise FieldError.of("Plan.renamed", f"of {', '.join(self)}", old)
+            if new in self and new not in names:
+                raise FieldError.of(f"Plan.renamed({old}=...)", "a name that is free", new)
         return Plan(**{names.get(name, name): each for name, each in self.items()})
 
     def sketch(self, total: float | None = None, *, width: int = 60, height: int = 8) -> str:

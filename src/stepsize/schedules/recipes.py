@@ -223,13 +223,20 @@ def one_cycle(
         lr = Cosine(up, start=low, stop=1.0) >> Cosine(end, stop=final)
     if momentum is None:
         return Plan(lr=lr)
-    slow, fast = momentum
+    slow, fast = _pair(momentum)
     if form == "paper":
         inverse = Linear(up, start=fast, stop=slow) >> Linear(down, start=slow, stop=fast)
         inverse = inverse >> Constant(end, fast)
     else:
         inverse = Cosine(up, start=fast, stop=slow) >> Cosine(end, start=slow, stop=fast)
     return Plan(lr=lr, momentum=inverse.absolute())
+
+
+def _pair(momentum: object) -> tuple[float, float]:
+    if not isinstance(momentum, tuple | list) or len(momentum) != 2:  # noqa: PLR2004 (low and high)
+        raise FieldError.of("one_cycle.momentum", "a pair such as (0.85, 0.95), or None", momentum)
+    low, high = (float(Bounds(ge=0).admit("one_cycle.momentum", x)) for x in momentum)
+    return low, high
 
 
 def _lengths(over: float | None, shares: tuple[float | None, ...]) -> list[Text]:
@@ -304,6 +311,8 @@ def wsd(
     >>> wsd(along=OneMinusSqrt)
     Warmup('5%') >> Constant('rest') >> OneMinusSqrt('20%')
     """
+    if not (isinstance(along, type) and issubclass(along, Ramp)):
+        raise FieldError.of("wsd.along", "a ramp class, such as Linear", along)
     end = along(cooldown) if stop == 0.0 and along is not Geometric else along(cooldown, stop=stop)  # type: ignore[call-arg]  # every ramp takes these
     return Warmup(warmup) >> Constant(REST) >> end
 

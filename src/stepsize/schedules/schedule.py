@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast, dataclass_transform
 
 from stepsize.errors import FieldError, SpecError, UnitError
 from stepsize.schedules.fields import rules_of
-from stepsize.schedules.formula import Names, compile_formula, write_source
+from stepsize.schedules.formula import Names, compile_formula, stand_alone, write_source
 from stepsize.units import REST, Time, number_text
 
 _FARTHEST: Final = 1e300  # stands for "for ever": sums and products with it stay finite
@@ -31,6 +31,7 @@ class Schedule(abc.ABC):
 
     __slots__ = ("__weakref__", "_prepared", "_scalar")
     kind: ClassVar[str]
+    _own_time: ClassVar[bool] = False  # whether parts run in another time than the node's
     _scalar: Callable[[float], float]
     _prepared: Any
 
@@ -63,6 +64,10 @@ class Schedule(abc.ABC):
         """What "rest" means inside this node, where it says so itself."""
         return None
 
+    def _room_inside(self, room: float | None) -> float | None:
+        """How much of the room around it a node leaves to what is inside."""
+        return room
+
     def _quantized(self, quantum: float) -> "Schedule | None":
         """Give this node for time in jumps of `quantum`; None: only its parts may care."""
 
@@ -91,7 +96,7 @@ class Schedule(abc.ABC):
             scalar = getattr(self, "_scalar", None)
             if scalar is not None and -_FARTHEST < t < _FARTHEST:
                 return scalar(float(t))
-            return self._at(float(t))
+            return self._at(t)
         from stepsize.schedules.arrays import evaluate  # noqa: PLC0415 (numpy only when an array comes)
 
         return evaluate(self, t)
@@ -103,7 +108,7 @@ class Schedule(abc.ABC):
             t = math.copysign(_FARTHEST, t)
         if not hasattr(self, "_scalar"):
             object.__setattr__(self, "_scalar", self.compile())
-        return self._scalar(t)
+        return self._scalar(float(t))
 
     def compile(self, *, lowest: float = -math.inf) -> Callable[[float], float]:
         """Give the schedule as a plain function of a float, as fast as one written by hand.
@@ -113,14 +118,19 @@ class Schedule(abc.ABC):
         return compile_formula(self._value, lowest)
 
     def source(self) -> str:
-        """Give the compiled function as Python text that needs nothing but `math`.
+        """Give the compiled function as Python text that stands alone, to paste anywhere.
 
-        >>> print(Linear(100).source())
+        A user's function (`Custom`) is the one thing that the text can only name.
+
+        >>> print(Cosine(100).cut(20).source())
+        from math import sin
+        <BLANKLINE>
         def value(t):
-            return ((100.0 - (0.0 if t < 0.0 else 100.0 if t > 100.0 else t)) / 100.0)
+            x1 = sin((1.5707963267948966 * ((0.0 if t < 0.0 else 20.0 if t > 20.0 else t) / 100.0)))
+            return (1.0 - (x1 * x1))
         <BLANKLINE>
         """
-        return write_source(self._value)[0]
+        return stand_alone(*write_source(self._value))
 
     def curve(self, steps: int, *, start: int = 0) -> Any:
         """Give the values of `steps` steps from `start` on as a float64 numpy array."""
@@ -277,7 +287,7 @@ def code(value: Any) -> str:
         return number_text(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(code, value))}{',' * (len(value) == 1)})"
-    return value.__qualname__ if callable(value) else repr(value)
+    return getattr(value, "__qualname__", repr(value)) if callable(value) else repr(value)
 
 
 def _call(node: Schedule) -> str:

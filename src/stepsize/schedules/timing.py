@@ -97,6 +97,7 @@ class Stretched(Wrapper):
     """
 
     kind: ClassVar[str] = "stretched"
+    _own_time: ClassVar[bool] = True
     of: Node
     by: Positive
 
@@ -105,8 +106,12 @@ class Stretched(Wrapper):
         """That of `of`, times `by`."""
         return self.of.duration * self.by
 
+    def _room_inside(self, room: float | None) -> float | None:
+        return None if room is None else room / self.by
+
     def _quantized(self, quantum: float) -> Schedule | None:
-        return Stretched(quantized(self.of, quantum / self.by), self.by)
+        of = quantized(self.of, quantum / self.by)
+        return self if of is self.of else Stretched(of, self.by)
 
     def _prepare(self) -> Schedule:
         return quantized(self.of, 1.0 / self.by)
@@ -131,6 +136,7 @@ class Shifted(Wrapper):
     """
 
     kind: ClassVar[str] = "shifted"
+    _own_time: ClassVar[bool] = True
     of: Node
     by: Delay
 
@@ -138,6 +144,10 @@ class Shifted(Wrapper):
     def duration(self) -> float:
         """That of `of`, plus `by`, at least 0."""
         return max(self.of.duration + plain(self.by, "Shifted.by"), 0.0)
+
+    def _room_inside(self, room: float | None) -> float | None:
+        by = self.by if isinstance(self.by, float) else 0.0
+        return None if room is None else room - by
 
     def _value(self, t: Any, xp: Names) -> Any:
         x = xp.clip(t, 0.0, math.inf)  # first, so that nothing moves before 0
@@ -163,6 +173,7 @@ class Repeated(Wrapper):
     """
 
     kind: ClassVar[str] = "repeated"
+    _own_time: ClassVar[bool] = True
     of: Node
     every: OptionalLength = None
     times: Count | None = None
@@ -178,6 +189,11 @@ class Repeated(Wrapper):
 
     def _room(self) -> float | str | Time | None:
         return self.every
+
+    def _room_inside(self, room: float | None) -> float | None:
+        if room is None or self.every is not None or self.times is None:
+            return room
+        return room / math.fsum(self.growth**n for n in range(self.times))
 
     @property
     def period(self) -> float:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from stepsize.errors import UnitError
+from stepsize.errors import FieldError, UnitError
 from stepsize.schedules.fields import LengthRule, MomentsRule, TableRule
 from stepsize.schedules.schedule import Schedule, fields_of
 from stepsize.units import Time, plain
@@ -80,8 +80,8 @@ def quantized(tree: Schedule, quantum: float) -> Schedule:
 class Clock(Protocol):
     """What it takes to turn lengths of time into numbers of one driving unit."""
 
-    def number(self, time: float | Time, field: str) -> float:
-        """Convert steps (a plain number) or a time that is not "rest"."""
+    def number(self, time: float | Time, field: str, at: float) -> float:
+        """Convert steps (a plain number) or a time but "rest", of a part that begins `at`."""
 
     def rounded(self, position: float) -> float:
         """Give the position of the nearest whole step."""
@@ -90,7 +90,8 @@ class Clock(Protocol):
 class PlainClock:
     """Plain numbers stay as they are; there is nothing to convert."""
 
-    def number(self, time: float | Time, field: str) -> float:
+    def number(self, time: float | Time, field: str, at: float) -> float:
+        del at
         return plain(time, field)
 
     def rounded(self, position: float) -> float:
@@ -108,11 +109,13 @@ def settled(node: Schedule, clock: Clock, room: float | None, at: float = 0.0) -
     rules: dict[str, Any] = type(node)._rules  # type: ignore[attr-defined]  # noqa: SLF001 (set by @schedule)
 
     def number(time: Any, name: str) -> float:
+        field = f"{type(node).__name__}.{name}"
         if isinstance(time, Time) and time.unit == "rest":
-            return _rest(room, f"{type(node).__name__}.{name}")
-        return clock.number(time, f"{type(node).__name__}.{name}")
+            return _rest(room, field)
+        return clock.number(time, field, at)
 
-    inside = room if node._room() is None else number(node._room(), "every")  # noqa: SLF001
+    every = None if node._room() is None else number(node._room(), "every")  # noqa: SLF001
+    inside = node._room_inside(room if every is None else every)  # noqa: SLF001
 
     def change(name: str, value: Any) -> Any:
         rule = rules[name][0] if name in rules else None
@@ -143,38 +146,80 @@ def _rest(room: float | None, field: str) -> float:
 
 def settled_parts(
     parts: tuple[Schedule, ...], clock: Clock, room: float | None, at: float
-) -> list[Schedule]:
-    """Give the parts of a sequence in plain numbers, their boundaries rounded to whole steps.
+) -> tuple[Schedule, ...]:
+    """Give the parts of a sequence in plain numbers; one may fill what the others leave."""
+    found: list[Schedule] = []
+    begin = at
+    for i, part in enumerate(parts):
+        if leaves_rest(part):
+            after = settled_parts(parts[i + 1 :], clock, None, begin) if parts[i + 1 :] else ()
+            used = math.fsum(each.duration for each in (*found, *after))
+            if used == math.inf:
+                raise UnitError(
+                    'the "rest" of a sequence needs an end, but another part never ends: '
+                    "give that part a length, or cut it: schedule.cut(length)"
+                )
+            found.append(_filling(part, clock, None if room is None else room - used, begin))
+        else:
+            found.append(settled(part, clock, None, begin))
+        begin += found[-1].duration
+        if begin == math.inf and i + 1 < len(parts):
+            cure = 'give it a length, such as Constant("rest") or schedule.cut("30ep")'
+            raise FieldError.of(f"Sequence.parts[{i}]", "a part that ends", part, cure)
+    return tuple(found)
 
-    Rounding is cumulative, so that the parts add up to the room; a part of less than half a step
-    drops out.
+
+def _filling(part: Schedule, clock: Clock, rest: float | None, begin: float) -> Schedule:
+    """Give a part that takes the rest, and no more of it: a hold may end later than its room."""
+    made = settled(part, clock, rest, begin)
+    return made if rest is None or made.duration <= rest * (1 + 1e-12) else made.cut(rest)
+
+
+def on_whole_steps(node: Schedule, clock: Clock, begin: float = 0.0) -> Schedule:
+    """Give a tree whose boundaries between parts fall on whole steps.
+
+    Every boundary is rounded where it lies in the run, so that parts add up whatever is nested in
+    them; what runs in a time of its own (a cycle, a stretch) keeps its boundaries.
     """
-    found = {i: settled(p, clock, None, at) for i, p in enumerate(parts) if not leaves_rest(p)}
-    if len(found) < len(parts):
-        used = math.fsum(part.duration for part in found.values())
-        rest = None if room is None else room - used
-        found |= {i: settled(p, clock, rest, at) for i, p in enumerate(parts) if i not in found}
-    kept, position, boundary = [], at, at
-    for i in range(len(parts)):
-        position += found[i].duration
-        if position == math.inf:
-            kept.append(found[i])
+    if node._own_time:  # noqa: SLF001 (a walk is a friend)
+        return node
+    parts = getattr(node, "parts", None)
+    if parts is None:
+        return rebuilt(
+            node, lambda _, value: over_children(value, lambda c: on_whole_steps(c, clock, begin))
+        )
+    kept, position, edge = [], begin, clock.rounded(begin)
+    for part in parts:
+        end = position + part.duration
+        if end == math.inf:
+            kept.append(on_whole_steps(part, clock, position))
             break
-        length = clock.rounded(position) - boundary
-        boundary += length
-        if length > 0:
-            kept.append(fitted(found[i], length))
-    return kept
+        length = clock.rounded(end) - edge
+        if length > 0:  # a part of less than half a step drops out
+            kept.append(with_length(on_whole_steps(part, clock, position), length))
+        position, edge = end, edge + length
+    if not kept:
+        raise UnitError(f"{node!r} is shorter than half a step")
+    return kept[0] if len(kept) == 1 else dataclasses.replace(node, parts=tuple(kept))  # type: ignore[type-var]  # every family is a dataclass
 
 
-def fitted(node: Schedule, length: float) -> Schedule:
-    """Give the node with another duration: a ramp's own length, or the whole stretched."""
+def with_length(node: Schedule, length: float) -> Schedule:
+    """Give the node with another duration: by the length that makes it up, or cut off."""
+    return fitted(node, length) or node.cut(length)
+
+
+def fitted(node: Schedule, length: float) -> Schedule | None:
+    """Give the node with another duration where a length of its own makes it up; None elsewhere.
+
+    Refused alternative: stretching whatever it is, which moves the restarts and drops inside.
+    """
     fields = fields_of(node)
     if node.duration == length:
         return node
-    if fields.get("over") is not None:
+    if fields.get("over") == node.duration:
         return dataclasses.replace(node, over=length)  # type: ignore[type-var]  # every family is a dataclass
     child = fields.get("of")
-    if isinstance(child, Schedule) and child.duration == node.duration:
-        return dataclasses.replace(node, of=fitted(child, length))  # type: ignore[type-var]  # as above
-    return node.stretched(length / node.duration)
+    if node._own_time or not isinstance(child, Schedule) or child.duration != node.duration:  # noqa: SLF001
+        return None
+    inner = fitted(child, length)
+    return None if inner is None else dataclasses.replace(node, of=inner)  # type: ignore[type-var]  # as above

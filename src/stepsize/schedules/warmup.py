@@ -71,7 +71,7 @@ class Warmup(Schedule):
         return (min(first, 1.0), max(first, 1.0))
 
     def _quantized(self, quantum: float) -> Schedule | None:
-        if self.start is not None or quantum == 1.0:
+        if self.start is not None:
             return self
         return Warmup(self.over, quantum / (self.duration + quantum), self.along)
 

@@ -15,6 +15,7 @@ _IN_TEXT = {
     **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", "/", "<", "<=", ">", ">=")},
     **{name: f"{name}({{}})" for name in FUNCTIONS},
 }
+_LONGEST = 160  # a longer expression gets a name: for readers, and Python nests 200 at most
 _CLOSED = {"floor", "search", "take", "call", *FUNCTIONS}  # need no brackets around them
 
 
@@ -84,7 +85,9 @@ class Writer:
             self._return(then, dict(known), depth + 1)
             self._return(otherwise, known, depth)
         else:
-            self.line(depth, f"return {self._text(node, known, depth)}")
+            whole = isinstance(node, Expr) and node.op in ("floor", "search")
+            text = self._text(node, known, depth)
+            self.line(depth, f"return float({text})" if whole else f"return {text}")
 
     def _text(self, node: Any, known: dict[int, str], depth: int) -> str:
         """Give an expression for the node, after writing the lines it needs."""
@@ -99,7 +102,7 @@ class Writer:
         text = (
             self._clip(node, known, depth) if node.op == "clip" else self._plain(node, known, depth)
         )
-        if self._uses[id(node)] == 1:
+        if self._uses[id(node)] == 1 and len(text) < _LONGEST:
             return text
         return self._named(node, text, known, depth)
 
@@ -109,6 +112,9 @@ class Writer:
         return name
 
     def _plain(self, node: Expr, known: dict[int, str], depth: int) -> str:
+        if node.op == "take" and node.args[1].op != "search":
+            table, index = (self._text(a, known, depth) for a in node.args)
+            return f"{table}[int({index})]"
         text = _IN_TEXT[node.op].format(*[self._text(a, known, depth) for a in node.args])
         return text if node.op in _CLOSED else f"({text})"
 
@@ -138,5 +144,6 @@ class Writer:
 
     def _constant(self, value: Any) -> str:
         if isinstance(value, float | int):
-            return repr(value) if math.isfinite(value) else f"({value!r})"
+            number = value if isinstance(value, int) else float(value)  # numpy's repr names numpy
+            return repr(number) if math.isfinite(number) else f"({number!r})"
         return self.bound(value)

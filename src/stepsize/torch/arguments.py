@@ -19,7 +19,8 @@ def optimizers_of(given: Any) -> list[Optimizer]:
     """One optimizer or several, as a list."""
     one = hasattr(given, "param_groups") or not isinstance(given, Iterable)
     found = [given] if one else list(given)
-    if not found or not all(hasattr(each, "param_groups") for each in found):
+    once = len({id(each) for each in found}) == len(found)
+    if not found or not once or not all(hasattr(each, "param_groups") for each in found):
         raise FieldError.of("Scheduler.optimizer", "an optimizer or several", given)
     return found
 
@@ -35,6 +36,15 @@ def plan_of(field: str, given: Any) -> Plan:
     except FieldError as error:
         where = "Scheduler" if field == "plan" else f"Scheduler.{field}"
         raise FieldError(str(error).replace("Plan", where, 1)) from None
+
+
+def special_of(groups: Any) -> dict[Any, dict[str, Schedule]]:
+    """The schedules of single groups, by index or name."""
+    if groups is None:
+        return {}
+    if not isinstance(groups, Mapping):
+        raise FieldError.of("Scheduler.groups", "a mapping from group to schedules", groups)
+    return {k: dict(plan_of(f"groups[{k!r}]", v)) for k, v in groups.items()}
 
 
 def merged(plan: Any, schedules: Any, *others: Any) -> dict[str, Schedule]:

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from stepsize.errors import UnitError
+from stepsize.errors import FieldError, UnitError
 from stepsize.files import describe, from_dict
 from stepsize.schedules.formula import Names
 from stepsize.schedules.schedule import Schedule
 from stepsize.schedules.walk import units_of
-from stepsize.time import Horizon, driving_unit, resolve, stepwise
+from stepsize.time import Horizon, Time, driving_unit, resolve, stepwise
 from stepsize.torch.arguments import KnownBases, base_for
 from stepsize.torch.groups import (
     Group,
@@ -24,6 +24,7 @@ from stepsize.torch.groups import (
     check_group_names,
     check_key,
     held,
+    is_beta,
     number,
     put,
     wanted_for,
@@ -48,10 +49,14 @@ class Binding:
         self.optimizers, self.horizon = optimizers, horizon
         self.common, self.special, self.extra = common, special, extra
         self.slots: list[Slot] = []
+        self._seen = 0  # groups at the last look
         self.shift = 0.0  # steps by which the horizon's map is ahead, after a change of batch size
         self._compiled: dict[Schedule, Callable[[float], float]] = {}
         self.unit = self._driving_unit()
         check_group_names([group for _, _, group in self.groups()], special)
+        clash = sorted({key for _, _, group in self.groups() for key in group} & set(extra))
+        if clash:
+            raise FieldError.of("Scheduler.extra: a name", "none of the groups' keys", clash)
 
     def groups(self) -> list[tuple[int, int, Group]]:
         """Every param group: its optimizer, its place there, and itself."""
@@ -80,6 +85,18 @@ class Binding:
             )
         return next((u for u in ("tok", "samples") if u in units), "st")
 
+    def places(self) -> list[tuple[Optimizer, int, str]]:
+        """Every optimizer, group and key that the schedules are for."""
+        return [
+            (self.optimizers[o], g, key)
+            for index, (o, g, group) in enumerate(self.groups())
+            for key in wanted_for(group, index, self.common, self.special)
+        ]
+
+    def outdated(self) -> bool:
+        """Tell whether groups were added or taken away since the last look."""
+        return len(self.groups()) != self._seen
+
     def bind(self, bases: KnownBases) -> None:
         """Find every slot: base values are read once, and kept for groups that are known."""
         known = {(s.optimizer, s.group, s.key): s for s in self.slots}
@@ -94,7 +111,13 @@ class Binding:
                         group, (o, g, key), schedule, base_for(bases, key, index), where
                     )
                 slots.append(self._taken(group, replace(old, schedule=schedule), where))
-        self.slots = slots
+        _check_shared(slots)
+        self.slots, self._seen = slots, len(self.groups())
+        unknown = set(bases) - {slot.key for slot in slots}
+        if unknown:
+            raise FieldError.of(
+                "Scheduler.base: a key", "one that is scheduled", sorted(unknown, key=str)
+            )
 
     def _first(
         self,
@@ -112,7 +135,10 @@ class Binding:
         return Slot(*place, schedule, base, tensor)
 
     def _taken(self, group: Group, slot: Slot, where: str) -> Slot:
-        check_factor(slot.schedule, self._peak(slot.schedule), slot.base, where)
+        peak = self._peak(slot.schedule)
+        check_factor(slot.schedule, peak, slot.base, where)
+        if is_beta(slot.key) and slot.scale * peak >= 1.0:
+            raise FieldError.of(f"{where}: its peak", "below 1", slot.scale * peak)
         if slot.tensor is not None and held(group, slot.key) is not slot.tensor:
             put(
                 group, slot.key, slot.tensor
@@ -202,20 +228,43 @@ class Binding:
         }
         units: set[str] = set().union(*map(units_of, self._schedules()))
         if self.horizon is not None and units & {"%", "rest"}:
-            told["total"] = str(self.horizon.total)
+            told["total"] = self.horizon.position(self.horizon.steps, self.unit)
         if self.horizon is not None and "ep" in units:
             told["epoch"] = self.horizon.position(self.horizon.step_at(1.0, "ep"), self.unit)
         return told
 
-    def adopt(self, description: dict[str, Any]) -> None:
-        """Take the schedules of a description in place of the present ones."""
+    def adopted(self, description: dict[str, Any]) -> "Binding":
+        """Give a binding of a description's schedules and total to the same groups."""
         names = {str(g): g for g in range(len(self.groups()))}
-        self.common = _read(description["schedules"])
-        self.special = {names.get(g, g): _read(own) for g, own in description["groups"].items()}
-        self.extra = _read(description["extra"])
-        self.unit = self._driving_unit()
-        self._compiled.clear()
-        self.bind({})
+        special = {names.get(g, g): _read(own) for g, own in description["groups"].items()}
+        common, extra = _read(description["schedules"]), _read(description["extra"])
+        horizon = self.horizon
+        if "total" in description:
+            units = set(map(driving_unit, (*common.values(), *extra.values())))
+            unit = next((u for u in ("tok", "samples") if u in units), "st")
+            amount = float(description["total"])
+            total = amount if unit == "st" else Time(amount, unit)
+            horizon = Horizon(total) if horizon is None else replace(horizon, total=total)
+        made = Binding(self.optimizers, common, special, extra, horizon)
+        made.slots = self.slots
+        made.bind({})
+        return made
+
+
+def _check_shared(slots: list[Slot]) -> None:
+    """Raise `FieldError` where one tensor would have to hold two values."""
+    holders: dict[int, Slot] = {}
+    for slot in slots:
+        if slot.tensor is None:
+            continue
+        other = holders.setdefault(id(slot.tensor), slot)
+        if (other.schedule, other.scale) != (slot.schedule, slot.scale):
+            raise FieldError.of(
+                f"Scheduler, {slot.key}",
+                "a tensor of its own in every group that differs",
+                f"one tensor in groups {other.group} and {slot.group}",
+                "torch shares the default rate: give each group its own torch.tensor(...)",
+            )
 
 
 def _data(told: Mapping[str, Schedule]) -> dict[str, Any]:

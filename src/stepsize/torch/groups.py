@@ -55,14 +55,21 @@ def put(group: Group, key: str, value: Any) -> None:
         group[key] = value
 
 
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_floating_point() and value.numel() == 1
+    return isinstance(value, float | int) and not isinstance(value, bool)
+
+
 def check_key(group: Group, key: str, where: str) -> None:
     """Raise `FieldError` if the group has no such key."""
     field = "betas" if key in _BETAS else key
-    if field in group:
+    plain = key not in ("betas", "params") and not key.startswith("initial_")
+    if field in group and plain and _is_number(held(group, key)):
         return
-    known = [k for k in group if k not in ("params", "betas") and not k.startswith("initial_")]
+    known = [k for k in group if not k.startswith("initial_") and _is_number(group[k])]
     known += list(_BETAS) if "betas" in group else []
-    cure = "use one of its keys"
+    cure = "beta1 and beta2 are keys of their own" if key == "betas" else "use one of its keys"
     if key == "momentum" and "betas" in group:
         cure = "Adam's is called beta1: plan.renamed(momentum='beta1')"
     elif key == "momentum":

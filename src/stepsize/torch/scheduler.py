@@ -1,5 +1,6 @@
 """The torch binding: follows an optimizer and writes schedules into its param groups."""
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast
@@ -9,11 +10,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stepsize.errors import FieldError, MismatchError
+from stepsize.schedules.fields import Bounds
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon
 from stepsize.torch import hooks
-from stepsize.torch.arguments import Bases, Schedules, bases_of, merged, optimizers_of, plan_of
+from stepsize.torch.arguments import (
+    Bases,
+    Schedules,
+    bases_of,
+    merged,
+    optimizers_of,
+    plan_of,
+    special_of,
+)
 from stepsize.torch.binding import Binding
 from stepsize.torch.claims import claim, release
 from stepsize.torch.groups import Group, number
@@ -79,20 +89,36 @@ class Scheduler(LRScheduler):
             raise FieldError.of("Scheduler.counts", "'steps' or 'calls'", counts)
         self._counts = counts
         common = merged(plan, schedules, groups, extra)
-        special = {k: dict(plan_of(f"groups[{k!r}]", v)) for k, v in (groups or {}).items()}
+        special = special_of(groups)
         others = dict(plan_of("extra", extra)) if extra else {}
+        if horizon is not None and not isinstance(horizon, Horizon):
+            raise FieldError.of("Scheduler.horizon", "a Horizon", horizon, "give Horizon(total)")
         self._binding = Binding(self.optimizers, common, special, others, horizon)
         self._bases = bases_of(base)
+        claim(self, self._binding.places(), take_over=take_over)
         self._binding.bind(self._bases)
-        places = [(self.optimizers[s.optimizer], s.group, s.key) for s in self._binding.slots]
-        claim(self, places, take_over=take_over)
         # steps now, whether a hook has given them, steps at the start: the only counter
         self._count: list[float] = [0.0, 0.0, 0.0]
-        self._removers: list[Callable[[], None] | None] = []
-        if counts == "steps":
-            self._removers.append(hooks.attach(self.optimizer, self._count))
-        self._removers += [hooks.after_loading(each, self) for each in self.optimizers]
+        self._removers: list[Callable[[], None]] = []
+        self._follows = counts == "steps" and self._follow()
+        for each in self.optimizers:
+            self._removers += hooks.after_loading(each, self)
+        weakref.finalize(self, hooks.remove_all, self._removers).atexit = False
+        self._detached = False
         self._arm()
+
+    def _follow(self) -> bool:
+        """Count the driver's steps; say so where it cannot be done."""
+        found = hooks.attach(self.optimizer, self._count)
+        self._removers += found
+        if not found:
+            warnings.warn(
+                f"Scheduler: {type(self.optimizer).__name__} has no step hooks (it never ran "
+                "Optimizer.__init__), so calls of step() are counted: call it once per optimizer "
+                'step, or say so with counts="calls"',
+                stacklevel=3,
+            )
+        return bool(found)
 
     @property
     def horizon(self) -> Horizon | None:
@@ -114,7 +140,9 @@ class Scheduler(LRScheduler):
         changed = (lambda: _changed(others)) if others else None
         lanes = self._binding.lanes()
         advance, self._renew = advancer(lanes, self._count, self.optimizer, stale, changed)
-        self.__dict__["step"] = advance
+        if type(self).step is Scheduler.step:  # and not a subclass's own
+            self.__dict__["step"] = advance
+        self._advance = advance
         self._renew()
 
     def step(self) -> None:  # type: ignore[override]  # without torch's deprecated `epoch`
@@ -122,23 +150,25 @@ class Scheduler(LRScheduler):
 
         The instance holds the closure that does it: see `_arm`.
         """
-        self.__dict__["step"]()
+        self._advance()
 
     def rebind(self) -> None:
         """Look at the param groups again and write the present values.
 
-        Happens by itself after `optimizer.load_state_dict` and when groups were added or replaced.
+        Happens by itself after `optimizer.load_state_dict`, and at the next `step()` when groups
+        were added or replaced; call it after `add_param_group` if the group is to take its very
+        next update at the schedule's value.
         """
-        self._binding.bind(self._bases)
-        self._arm()
+        if not self._detached:
+            claim(self, self._binding.places(), take_over=False)
+            self._binding.bind(self._bases)
+            self._arm()
 
     def detach(self) -> None:
-        """Stop counting and writing; the values stay as they are."""
-        for remove in self._removers:
-            if remove is not None:
-                remove()
-        self._removers.clear()
-        self.__dict__["step"] = lambda: None
+        """Stop counting and writing, for good; the values stay as they are."""
+        hooks.remove_all(self._removers)
+        self._detached, self._advance, self._renew = True, _nothing, _nothing
+        self.__dict__["step"] = _nothing
         release(self, self.optimizers)
 
     # Reading -------------------------------------------------------------------------------------
@@ -150,10 +180,11 @@ class Scheduler(LRScheduler):
 
     @last_epoch.setter
     def last_epoch(self, steps: int) -> None:
-        self._go_to(steps)
+        step = Bounds(ge=0, whole=True).admit("Scheduler.last_epoch", steps)
+        self._go_to(step, counted=False)
 
-    def _go_to(self, step: float) -> None:
-        self._count[:] = float(step), 0.0, float(step)
+    def _go_to(self, step: float, *, counted: bool) -> None:
+        self._count[:] = float(step), float(counted), float(step)
         self._renew()
 
     @property
@@ -194,7 +225,7 @@ class Scheduler(LRScheduler):
 
     def at(self, step: float) -> dict[str, Any]:
         """Give what every scheduled value is at an optimizer step, before paying for it."""
-        return self._binding.at(step)
+        return self._binding.at(Bounds(ge=0).admit("Scheduler.at: the step", step))
 
     # Saving --------------------------------------------------------------------------------------
 
@@ -205,7 +236,16 @@ class Scheduler(LRScheduler):
         only keys that the receiver already has: what varies in shape is one JSON string.
         """
         bound, step = self._binding, self.last_epoch
-        return pack(step, bound.position(step), bound.unit, bound.described(), bound.rows())
+        if bound.outdated():
+            self.rebind()
+        return pack(
+            step,
+            bound.position(step),
+            bound.unit,
+            bound.described(),
+            bound.rows(),
+            counted=int(self._count[1]),
+        )
 
     def load_state_dict(
         self, state_dict: dict[str, Any], *, on_mismatch: OnMismatch = "error"
@@ -227,12 +267,12 @@ class Scheduler(LRScheduler):
                 "saved step, 'adopt' takes the saved schedules"
             )
         if found and on_mismatch == "adopt":
-            bound.adopt(saved.description)
+            bound = self._binding = bound.adopted(saved.description)
         if not found or on_mismatch == "adopt":
             bound.rebase(saved.rows)
         bound.move(saved.step, saved.position, saved.unit)
         self.rebind()
-        self._go_to(saved.step)
+        self._go_to(saved.step, counted=saved.counted and self._follows)
 
     def __getstate__(self) -> dict[str, Any]:
         bound = self._binding
@@ -248,6 +288,7 @@ class Scheduler(LRScheduler):
         # hooks do not travel with a copy: it is built anew
         self.__init__(saved["optimizers"], **saved["given"])  # type: ignore[misc]
         self.load_state_dict(saved["state"])
+        self._bases = {}  # said once; groups added to the copy have bases of their own
 
     def __repr__(self) -> str:
         bound = self._binding
@@ -255,6 +296,10 @@ class Scheduler(LRScheduler):
         told = {**bound.common, **special, **bound.extra}
         inner = ", ".join(f"{name}={each!r}" for name, each in told.items())
         return f"Scheduler({inner}, at step {self.last_epoch})"
+
+
+def _nothing() -> None:
+    """What a detached scheduler does."""
 
 
 def _changed(sizes: list[tuple[Optimizer, list[Group], int]]) -> bool:

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 from stepsize.errors import MismatchError
 
 FORMAT = 1
-_KEYS = {"format", "step", "position", "unit", "fingerprint", "details"}
+_KEYS = {"format", "step", "counted", "position", "unit", "fingerprint", "details"}
 
 
 class Saved(NamedTuple):
     """A state, read."""
 
     step: int
+    counted: bool
     position: float
     unit: str
     description: dict[str, Any]
@@ -21,40 +22,64 @@ class Saved(NamedTuple):
 
 
 def pack(
-    step: int, position: float, unit: str, description: dict[str, Any], rows: list[Any]
+    step: int,
+    position: float,
+    unit: str,
+    description: dict[str, Any],
+    rows: list[Any],
+    *,
+    counted: int,
 ) -> dict[str, Any]:
-    """Give the state dictionary."""
+    """Give the state dictionary; `counted`: whether the optimizer's own hook counted the steps."""
     told = json.dumps(description, sort_keys=True)
     return {
         "format": FORMAT,
         "step": step,
+        "counted": counted,
         "position": position,
         "unit": unit,
-        "fingerprint": hashlib.sha256(told.encode()).hexdigest()[:16],
+        "fingerprint": _fingerprint(told),
         "details": json.dumps({"description": description, "bases": rows}, sort_keys=True),
     }
 
 
-def unpack(state: dict[str, Any]) -> Saved:
-    """Read a state dictionary; `MismatchError` for one that is none of ours."""
-    if not set(state) >= _KEYS:
+def _fingerprint(told: str) -> str:
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def unpack(state: Any) -> Saved:
+    """Read a state dictionary; `MismatchError` for one that is none of ours, or damaged."""
+    if not isinstance(state, dict) or not set(state) >= _KEYS:
+        given = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise MismatchError(
-            f"the state is not of a stepsize Scheduler: it has the keys {sorted(map(str, state))}, "
-            f"expected {sorted(_KEYS)}; a state of torch's own schedulers cannot be loaded: "
-            "set scheduler.last_epoch to its last_epoch instead, then call scheduler.rebind()"
+            f"the state is not of a stepsize Scheduler: it has {given}, expected the keys "
+            f"{sorted(_KEYS)}; a state of torch's own schedulers cannot be loaded: "
+            "set scheduler.last_epoch to its last_epoch instead"
         )
     if state["format"] != FORMAT:
         raise MismatchError(
             f"the state has format {state['format']!r}, this version reads {FORMAT}: "
             "update stepsize"
         )
+    try:
+        saved = _read(state)
+    except (TypeError, ValueError, KeyError) as error:
+        raise MismatchError(f"the state is damaged: {error!r}") from None
+    told = json.dumps(saved.description, sort_keys=True)
+    if _fingerprint(told) != state["fingerprint"] or saved.step < 0:
+        raise MismatchError("the state is damaged: its fingerprint or its step is not right")
+    return saved
+
+
+def _read(state: dict[str, Any]) -> Saved:
     details = json.loads(state["details"])
     return Saved(
         int(state["step"]),
+        bool(state["counted"]),
         float(state["position"]),
         str(state["unit"]),
-        details["description"],
-        [(o, g, key, base) for o, g, key, base in details["bases"]],
+        dict(details["description"]),
+        [(o, g, key, float(base)) for o, g, key, base in details["bases"]],
     )
 
 
