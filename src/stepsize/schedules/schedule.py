@@ -103,9 +103,9 @@ class Schedule(abc.ABC):
 
     def _at(self, t: float) -> float:
         if not -_FARTHEST < t < _FARTHEST:
-            if math.isnan(t):
+            if t != t:  # noqa: PLR0124 (NaN; math.isnan fails on huge whole numbers)
                 raise FieldError.of("t", "a real number", t)
-            t = math.copysign(_FARTHEST, t)
+            t = _FARTHEST if t > 0 else -_FARTHEST
         if not hasattr(self, "_scalar"):
             object.__setattr__(self, "_scalar", self.compile())
         return self._scalar(float(t))
