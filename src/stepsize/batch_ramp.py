@@ -13,7 +13,8 @@ from stepsize.units import Time
 if TYPE_CHECKING:
     from stepsize.time import Horizon
 
-_LOOK_AHEAD = 4096
+_LOOK_AHEAD = 65_536
+_NEAR = 64
 
 
 class _RampClock:
@@ -66,18 +67,27 @@ def batch_runs(horizon: "Horizon") -> tuple[tuple[int, int, int], ...]:
     most_steps, most_samples = _limits(horizon, tree, unit)
     runs: list[tuple[int, int, int]] = []
     step = samples = 0
-    ahead = np.arange(_LOOK_AHEAD, dtype=np.float64)
     while not runs or (step < most_steps and samples < most_samples):
-        size = _global(tree(float(step if unit == "st" else samples * per_sample)), horizon)
+        origin = step if unit == "st" else samples * per_sample
+        size = _global(tree(float(origin)), horizon)
         if not runs or runs[-1][2] != size:
             runs.append((step, samples, size))
-        jump = 1 if unit == "st" else size * per_sample
-        origin = step if unit == "st" else samples * per_sample
-        sizes = np.floor(tree(origin + jump * ahead) + 0.5) * horizon.per_step
-        differs = np.flatnonzero(sizes != size)
-        steady = int(differs[0]) if differs.size else _LOOK_AHEAD
+        steady = _steady(tree, origin, 1 if unit == "st" else size * per_sample, horizon)
         step, samples = step + steady, samples + steady * size
     return tuple(runs)
+
+
+def _steady(tree: Schedule, origin: int, jump: int, horizon: "Horizon") -> int:
+    """How many steps from an origin on have the same batch, as far as it looks ahead."""
+    size = _global(tree(float(origin)), horizon)
+    for steps in range(
+        1, _NEAR
+    ):  # most changes are near, and an array costs as much as many of these
+        if _global(tree(float(origin + steps * jump)), horizon) != size:
+            return steps
+    far = tree(origin + jump * np.arange(_LOOK_AHEAD, dtype=np.float64))
+    differs = np.flatnonzero(np.floor(far + 0.5) * horizon.per_step != size)
+    return int(differs[0]) if differs.size else _LOOK_AHEAD
 
 
 def _unit(ramp: Schedule, total: Any) -> str:
