@@ -99,6 +99,15 @@ def test_public_names_are_sorted_complete_and_described():
         assert inspect.getdoc(getattr(stepsize, name)), name
 
 
+def test_every_recipe_names_its_source_and_an_exact_number():
+    for name in stepsize.__all__:
+        recipe = getattr(stepsize, name)
+        if getattr(recipe, "__module__", "") == "stepsize.schedules.recipes":
+            text = inspect.getdoc(recipe) or ""
+            assert "Source:" in text, name
+            assert ">>>" in text, name
+
+
 def test_every_registered_family_is_public():
     families = {
         c.__name__ for c in stepsize.REGISTRY.values() if c.__module__.startswith("stepsize")

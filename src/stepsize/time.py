@@ -81,7 +81,9 @@ class Horizon:
         if self.last not in ("step", "drop", "carry"):
             raise FieldError.of("Horizon.last", "'step', 'drop' or 'carry'", self.last)
         if self.total is not None:
-            total = LengthRule().admit("Horizon.total", self.total)
+            total = LengthRule(zero=True).admit("Horizon.total", self.total)
+            if not (total.amount if isinstance(total, Time) else total):
+                raise FieldError.of("Horizon.total", "a length > 0", self.total)
             if isinstance(total, Time) and total.unit in ("%", "rest"):
                 cure = "give steps, epochs, samples, tokens or hours"
                 raise FieldError.of("Horizon.total", "a length that stands alone", self.total, cure)

@@ -1,6 +1,7 @@
 """Schedules by the names that papers and libraries use: functions that return trees of families.
 
-Lengths are steps or texts with units, as everywhere; `over=None` means the rest of the horizon.
+Lengths are steps or texts with units; where a formula counts single steps (`noam`, `one_cycle` and
+`slanted_triangular` with a length) they are numbers of steps. `over=None` means the horizon's rest.
 """
 
 import math
@@ -27,6 +28,8 @@ Text = float | str | Time
 def inverse_sqrt(timescale: Text = 1.0) -> Schedule:
     """Inverse square root decay: `sqrt(timescale / (timescale + t))`; `1/sqrt(t+1)` by default.
 
+    Source: the first seed; it fails the second Robbins-Monro condition (see `PowerLaw`).
+
     >>> inverse_sqrt()(3), inverse_sqrt(1000)(3000)
     (0.5, 0.5)
     """
@@ -35,6 +38,8 @@ def inverse_sqrt(timescale: Text = 1.0) -> Schedule:
 
 def inverse_time(timescale: Text = 1.0) -> Schedule:
     """Inverse time decay: `1 / (1 + t/timescale)`; satisfies the Robbins-Monro conditions.
+
+    Source: Robbins and Monro 1951; Keras InverseTimeDecay with `timescale = steps / rate`.
 
     >>> inverse_time(100)(300)
     0.25
@@ -45,6 +50,8 @@ def inverse_time(timescale: Text = 1.0) -> Schedule:
 def half_life(every: Text) -> Schedule:
     """Exponential decay that halves every so often.
 
+    Source: elementary; see `Exponential`.
+
     >>> half_life(100)(300)
     0.125
     """
@@ -52,7 +59,9 @@ def half_life(every: Text) -> Schedule:
 
 
 def warmup_cosine(warmup: Text, over: Text = REST, *, stop: float = 0.0) -> Schedule:
-    """Warmup, then cosine: transformer pretraining, ViT (the seed's recommendation).
+    """Warmup, then cosine: transformer pretraining, ViT.
+
+    Source: the first seed, "Combining Schedulers"; transformers `get_cosine_schedule_with_warmup`.
 
     >>> warmup_cosine("5%", stop=0.1)
     Warmup('5%') >> Cosine(stop=0.1)
@@ -71,6 +80,8 @@ def warmup_cosine(warmup: Text, over: Text = REST, *, stop: float = 0.0) -> Sche
 def warmup_linear(warmup: Text, over: Text = REST, *, stop: float = 0.0) -> Schedule:
     """Warmup, then linear decay: BERT and GPT fine-tuning.
 
+    Source: the first seed, "Polynomial Decay"; transformers `get_linear_schedule_with_warmup`.
+
     >>> warmup_linear("10%")
     Warmup('10%') >> Linear()
     """
@@ -82,6 +93,8 @@ def warmup_step(
 ) -> Schedule:
     """Warmup, then step decay at moments counted from the start of training.
 
+    Source: Goyal et al. 2017 (arXiv 1706.02677): drops at epochs 30, 60 and 80 after a warmup.
+
     >>> schedule = warmup_step(5, at=(30, 60))
     >>> schedule(5), schedule(29), schedule(30)
     (1.0, 1.0, 0.1)
@@ -90,7 +103,9 @@ def warmup_step(
 
 
 def warmup_inverse_sqrt(warmup: Text) -> Schedule:
-    """Warmup, then inverse square root with the warmup's length as timescale (transformers).
+    """Warmup, then inverse square root with the warmup's length as timescale.
+
+    Source: transformers `get_inverse_sqrt_schedule`, whose warmup starts at 0.
 
     >>> warmup_inverse_sqrt(1000)(4000)
     0.5
@@ -319,6 +334,8 @@ def wsd(
 
 def trapezoid(warmup: Text = "5%", cooldown: Text = "20%") -> Schedule:
     """Linear up, constant, linear down to 0.
+
+    Source: Zhai et al. 2021 (arXiv 2106.04560) among others; `wsd` with a linear cooldown.
 
     >>> trapezoid()
     Warmup('5%') >> Constant('rest') >> Linear('20%')
