@@ -1,6 +1,7 @@
 """What every registered family obeys, checked over generated trees."""
 
 import copy
+import dataclasses
 import json
 import math
 import pickle
@@ -119,6 +120,20 @@ def test_survives_pickle_deepcopy_repr_and_files(cls, data):
 
 @every_family
 @given(data=st.data())
+def test_is_frozen_and_hashable(cls, data):
+    schedule = data.draw(of_family(cls))
+    field = dataclasses.fields(cls)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(schedule, field, getattr(schedule, field))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        delattr(schedule, field)
+    with pytest.raises(AttributeError):
+        schedule.something_else = 1
+    assert len({schedule, copy.copy(schedule)}) == 1
+
+
+@every_family
+@given(data=st.data())
 def test_draws_itself(cls, data):
     schedule = data.draw(of_family(cls))
     assert schedule.sketch(width=20, height=3).count("\n") == 4
@@ -216,7 +231,7 @@ def test_a_new_family_is_one_class():
     laws = [f for n, f in globals().items() if n.startswith("test_") and "cls" in _arguments(f)]
     for law in laws:
         law(cls=Wave)
-    assert len(laws) == 8
+    assert len(laws) == 9
 
 
 def _arguments(function) -> tuple[str, ...]:

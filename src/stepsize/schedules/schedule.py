@@ -197,7 +197,15 @@ class Schedule(abc.ABC):
     def __repr__(self) -> str:
         return code(self)
 
-    # One for all families: the ones dataclasses would write for each take most of the import.
+    # One for all families: what dataclasses would write for each takes most of the import.
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, "_prepared"):  # which construction sets last
+            raise dataclasses.FrozenInstanceError(f"a schedule is frozen: make another {name!r}")
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"a schedule is frozen: {name!r} stays")
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and _values(self) == _values(other)
 
@@ -228,9 +236,8 @@ def schedule(cls: Family) -> Family:
 
     Raises `SpecError` where another class has the kind already.
     """
-    made = dataclasses.dataclass(frozen=True, slots=True, repr=False, eq=False, match_args=False)(
-        cls
-    )
+    make = dataclasses.dataclass(slots=True, repr=False, eq=False, match_args=False)
+    made = make(cls)  # frozen and comparable by what Schedule says
     kind = getattr(made, "kind", None)
     if not isinstance(kind, str) or not kind:
         raise SpecError(f"{cls.__name__} needs a `kind`: its name in files, a plain word")
