@@ -47,8 +47,8 @@ def advancer(
     writer.line(2, f"nonlocal {', '.join(kept)}")
     for text in _ADVANCE:
         writer.line(2, text.format(others=" or others()" if others else ""))
-    for i, lane in enumerate(lanes):
-        _write_lane(writer, i, lane)
+    for bundle in _bundles(lanes):
+        _write_bundle(writer, bundle)
     writer.line(1, "def renew():")
     writer.line(2, f"nonlocal {', '.join(kept)}")
     writer.line(2, f"{' = '.join(kept)} = None")
@@ -72,21 +72,37 @@ _ADVANCE = (
 )
 
 
-def _write_lane(writer: Writer, i: int, lane: Lane) -> None:
-    result, known, depth = lane.formula(Expr("t", low=0.0), Recorder()), {}, 2
-    stairs = _stairs(result)
-    if len(stairs) == 1:  # nothing to compute either while the one stair stays the same
-        (stair,) = stairs
-        writer.assign(f"n{i}", stair, depth, {})
-        known[id(stair)] = f"n{i}"
-        writer.line(depth, f"if n{i} != stair{i}:")
-        depth += 1
-        writer.line(depth, f"stair{i} = n{i}")
-    writer.assign(f"m{i}", result, depth, known)
-    writer.line(depth, f"if m{i} != last{i}:")
-    depth += 1
-    writer.line(depth, f"last{i} = m{i}")
-    _write_places(writer, lane, f"m{i}", depth)
+Bundle = list[tuple[int, Lane]]
+
+
+def _bundles(lanes: list[Lane]) -> list[Bundle]:
+    """Lanes that write numbers to the same groups share one loop over them."""
+    found: dict[Any, Bundle] = {}
+    for i, lane in enumerate(lanes):
+        plain = not is_beta(lane.key) and all(slot.tensor is None for _, slot in lane.places)
+        groups = tuple(id(group) for group, _ in lane.places)
+        found.setdefault(groups if plain else i, []).append((i, lane))
+    return list(found.values())
+
+
+def _write_bundle(writer: Writer, bundle: Bundle) -> None:
+    depth = 2
+    for i, lane in bundle:
+        result, known = lane.formula(Expr("t", low=0.0), Recorder()), {}
+        stairs = _stairs(result)
+        if len(bundle) == len(stairs) == 1:  # nothing to compute while the one stair is the same
+            (stair,) = stairs
+            writer.assign(f"n{i}", stair, depth, {})
+            known[id(stair)] = f"n{i}"
+            writer.line(depth, f"if n{i} != stair{i}:")
+            depth += 1
+            writer.line(depth, f"stair{i} = n{i}")
+        writer.assign(f"m{i}", result, depth, known)
+    changed = " or ".join(f"m{i} != last{i}" for i, _ in bundle)
+    writer.line(depth, f"if {changed}:")
+    for i, _ in bundle:
+        writer.line(depth + 1, f"last{i} = m{i}")
+    _write_places(writer, bundle, depth + 1)
 
 
 def _stairs(result: Any) -> list[Expr]:
@@ -106,15 +122,25 @@ def _stairs(result: Any) -> list[Expr]:
     return list(found.values())
 
 
-def _write_places(writer: Writer, lane: Lane, value: str, depth: int) -> None:
+def _write_places(writer: Writer, bundle: Bundle, depth: int) -> None:
+    i, lane = bundle[0]
     tensors = [(s.tensor, s.scale) for _, s in lane.places if isinstance(s.tensor, Tensor)]
-    groups = [(group, s.scale) for group, s in lane.places if s.tensor is None]
     if tensors:
         writer.line(depth, f"for tensor, scale in {writer.bound(tensors)}:")
-        writer.line(depth + 1, f"tensor.fill_(scale * {value})")
-    if groups and is_beta(lane.key):
-        writer.line(depth, f"for group, scale in {writer.bound(groups)}:")
-        writer.line(depth + 1, f"{writer.bound(put)}(group, {lane.key!r}, scale * {value})")
-    elif groups:
-        writer.line(depth, f"for group, scale in {writer.bound(groups)}:")
-        writer.line(depth + 1, f"group[{lane.key!r}] = scale * {value}")
+        writer.line(depth + 1, f"tensor.fill_(scale * m{i})")
+    scales = zip(*([s.scale for _, s in each.places] for _, each in bundle), strict=True)
+    groups = [
+        (group, *row)
+        for (group, slot), row in zip(lane.places, scales, strict=True)
+        if slot.tensor is None
+    ]
+    if not groups:
+        return
+    names = ", ".join(f"scale{i}" for i, _ in bundle)
+    writer.line(depth, f"for group, {names} in {writer.bound(groups)}:")
+    for i, each in bundle:
+        value = f"scale{i} * m{i}"
+        if is_beta(each.key):
+            writer.line(depth + 1, f"{writer.bound(put)}(group, {each.key!r}, {value})")
+        else:
+            writer.line(depth + 1, f"group[{each.key!r}] = {value}")
