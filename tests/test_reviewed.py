@@ -307,6 +307,15 @@ def test_a_group_added_since_is_in_the_state():
     assert other.base_lrs == [0.1, 0.5]
 
 
+def test_a_group_by_number_stays_the_group_it_was():
+    one, two = sgd(0.1), sgd(0.2)
+    scheduler = Scheduler([one, two], lr=Linear(10), groups={1: {"lr": Constant()}})
+    one.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.3})
+    scheduler.last_epoch = 5
+    scheduler.rebind()
+    assert scheduler.get_last_lr() == [0.05, 0.15, 0.2]
+
+
 def test_a_detached_scheduler_stays_quiet_and_a_refused_one_leaves_no_trace():
     optimizer = sgd(0.1)
     first = Scheduler(optimizer, lr=Linear(10))

@@ -54,6 +54,9 @@ class Binding:
         self._compiled: dict[Schedule, Callable[[float], float]] = {}
         self.unit = self._driving_unit()
         check_group_names([group for _, _, group in self.groups()], special)
+        # a number means the group it means now, whatever groups are added to other optimizers
+        at = [(o, g) for o, g, _ in self.groups()]
+        self._own = {at[k] if isinstance(k, int) else k: told for k, told in special.items()}
         clash = sorted({key for _, _, group in self.groups() for key in group} & set(extra))
         if clash:
             raise FieldError.of("Scheduler.extra: a name", "none of the groups' keys", clash)
@@ -89,8 +92,8 @@ class Binding:
         """Every optimizer, group and key that the schedules are for."""
         return [
             (self.optimizers[o], g, key)
-            for index, (o, g, group) in enumerate(self.groups())
-            for key in wanted_for(group, index, self.common, self.special)
+            for o, g, group in self.groups()
+            for key in wanted_for(group, (o, g), self.common, self._own)
         ]
 
     def outdated(self) -> bool:
@@ -102,7 +105,7 @@ class Binding:
         known = {(s.optimizer, s.group, s.key): s for s in self.slots}
         slots = []
         for index, (o, g, group) in enumerate(self.groups()):
-            for key, schedule in wanted_for(group, index, self.common, self.special).items():
+            for key, schedule in wanted_for(group, (o, g), self.common, self._own).items():
                 where = f"Scheduler, group {group.get('name', index)!r}, {key}"
                 check_key(group, key, where)
                 old = known.get((o, g, key))

@@ -115,13 +115,13 @@ def check_factor(schedule: Schedule, peak: float, base: float, where: str) -> No
 
 def wanted_for(
     group: Group,
-    index: int,
+    place: tuple[int, int],
     common: Mapping[str, Schedule],
     special: Mapping[Any, Mapping[str, Schedule]],
 ) -> dict[str, Schedule]:
-    """Give the schedules of one group: the common ones, and its own by index or by name."""
+    """Give the schedules of one group: the common ones, and its own by place or by name."""
     own: dict[str, Schedule] = {}
-    for name in (index, group.get("name")):
+    for name in (place, group.get("name")):
         if name is not None and name in special:
             own |= special[name]
     return {**common, **own}
