@@ -60,8 +60,7 @@ class Sequence(Schedule):
             cure = "put .absolute(peak) around the whole sequence or around every part"
             raise FieldError.of("Sequence.parts", "all factors or all absolute", self, cure)
 
-    def _settled(self, settle: Any, clock: Clock, room: float | None, at: float) -> Schedule | None:
-        del settle
+    def _settled(self, clock: Clock, room: float | None, at: float) -> Schedule | None:
         return Sequence(settled_parts(self.parts, clock, room, at))
 
     @property

@@ -71,7 +71,7 @@ class Schedule(abc.ABC):
     def _quantized(self, quantum: float) -> "Schedule | None":
         """Give this node for time in jumps of `quantum`; None: only its parts may care."""
 
-    def _settled(self, settle: Any, clock: Any, room: float | None, at: float) -> "Schedule | None":
+    def _settled(self, clock: Any, room: float | None, at: float) -> "Schedule | None":
         """Give this node in plain numbers; None: field by field, as most do (`walk.settled`)."""
 
     def __post_init__(self) -> None:

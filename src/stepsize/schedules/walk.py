@@ -103,7 +103,7 @@ def settled(node: Schedule, clock: Clock, room: float | None, at: float = 0.0) -
 
     `room` is what "rest" means here (None: nothing is left to mean), `at` where the node begins.
     """
-    own = node._settled(settled, clock, room, at)  # noqa: SLF001 (a walk is a friend)
+    own = node._settled(clock, room, at)  # noqa: SLF001 (a walk is a friend)
     if own is not None:
         return own
     rules: dict[str, Any] = type(node)._rules  # type: ignore[attr-defined]  # noqa: SLF001 (set by @schedule)
