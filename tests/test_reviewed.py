@@ -333,6 +333,21 @@ def test_a_detached_scheduler_stays_quiet_and_a_refused_one_leaves_no_trace():
         Scheduler(optimizer, groups={1: {"lr": Linear(3)}})
 
 
+def test_a_scheduler_that_could_not_be_built_stands_in_nobodys_way():
+    """A notebook keeps the failed one alive in its traceback."""
+    optimizer = sgd(0.1, 0.2)
+    old = Scheduler(optimizer, lr=Constant())
+    wrong = {1: {"weight_decay": Linear(9)}}  # a factor of a base of 0, found at the last group
+    with pytest.raises(FieldError, match="other than 0 for a factor") as kept:
+        Scheduler(optimizer, lr=Linear(9), groups=wrong, base=5.0, take_over=True)
+    assert [g["initial_lr"] for g in optimizer.param_groups] == [0.1, 0.2]
+    old.last_epoch = 3
+    assert old.get_last_lr() == [0.1, 0.2]  # and it was not taken over
+    old.detach()
+    Scheduler(optimizer, lr=Linear(9))
+    assert kept.value is not None
+
+
 def test_dropped_schedulers_leave_no_hooks():
     optimizer = sgd()
     for _ in range(10):

@@ -113,14 +113,17 @@ class Binding:
                     old = self._first(
                         group, (o, g, key), schedule, base_for(bases, key, index), where
                     )
-                slots.append(self._taken(group, replace(old, schedule=schedule), where))
+                slots.append(replace(old, schedule=schedule))
+                self._check(slots[-1], where)
         _check_shared(slots)
-        self.slots, self._seen = slots, len(self.groups())
         unknown = set(bases) - {slot.key for slot in slots}
         if unknown:
             raise FieldError.of(
                 "Scheduler.base: a key", "one that is scheduled", sorted(unknown, key=str)
             )
+        self.slots, self._seen = slots, len(self.groups())
+        for slot in slots:  # all is checked: only now is anything written
+            self._mark(self.optimizers[slot.optimizer].param_groups[slot.group], slot)
 
     def _first(
         self,
@@ -137,17 +140,17 @@ class Binding:
         tensor = present if isinstance(present, Tensor) else None
         return Slot(*place, schedule, base, tensor)
 
-    def _taken(self, group: Group, slot: Slot, where: str) -> Slot:
+    def _check(self, slot: Slot, where: str) -> None:
         peak = self._peak(slot.schedule)
         check_factor(slot.schedule, peak, slot.base, where)
         if is_beta(slot.key) and slot.scale * peak >= 1.0:
             raise FieldError.of(f"{where}: its peak", "below 1", slot.scale * peak)
+
+    def _mark(self, group: Group, slot: Slot) -> None:
+        """Leave the base value in the group, and the tensor that others hold."""
         if slot.tensor is not None and held(group, slot.key) is not slot.tensor:
-            put(
-                group, slot.key, slot.tensor
-            )  # a loaded optimizer made another; code holds this one
+            put(group, slot.key, slot.tensor)  # a loaded optimizer has made another
         group[f"initial_{slot.key}"] = slot.base
-        return slot
 
     def _peak(self, schedule: Schedule) -> float:
         high = schedule.range[1]

@@ -12,13 +12,13 @@ _CLAIMS = "_stepsize_claims"
 Place = tuple[Optimizer, int, str]
 
 
-def claim(owner: Any, places: Iterable[Place], *, take_over: bool) -> None:
-    """Note the owner as the writer of (optimizer, group, key); it has a `detach()`.
+def rivals(owner: Any, places: Iterable[Place], *, take_over: bool) -> list[Any]:
+    """Give the other living writers of the owner's (optimizer, group, key).
 
-    Raises `FieldError` where another living one writes a key, unless that is to be detached.
+    Raises `FieldError` for the first of them, unless it is to be taken over.
     """
-    wanted = list(places)
-    for optimizer, group, key in wanted:
+    found = []
+    for optimizer, group, key in places:
         other = _claims(optimizer).get((group, key), _nobody)()
         if other is None or other is owner:
             continue
@@ -29,8 +29,13 @@ def claim(owner: Any, places: Iterable[Place], *, take_over: bool) -> None:
                 f"{key!r} of group {group}, which another scheduler writes",
                 "detach() that one, or give take_over=True",
             )
-        other.detach()
-    for optimizer, group, key in wanted:
+        found.append(other)
+    return found
+
+
+def claim(owner: Any, places: Iterable[Place]) -> None:
+    """Note the owner as the writer of (optimizer, group, key)."""
+    for optimizer, group, key in places:
         _claims(optimizer)[group, key] = weakref.ref(owner)
 
 

@@ -44,7 +44,8 @@ def outermost(hook: Callable[..., None]) -> tuple[Callable[..., None], Callable[
         open_calls.append(depth)
 
     def closed(optimizer: Any, args: Any, kwargs: Any) -> None:
-        open_calls.pop()
+        if open_calls:  # none, where the hooks were put on in the middle of a step
+            open_calls.pop()
         if not open_calls:
             hook(optimizer, args, kwargs)
 

@@ -25,7 +25,7 @@ from stepsize.torch.arguments import (
     special_of,
 )
 from stepsize.torch.binding import Binding
-from stepsize.torch.claims import claim, release
+from stepsize.torch.claims import claim, release, rivals
 from stepsize.torch.groups import Group, number
 from stepsize.torch.hot import advancer
 from stepsize.torch.state import differences, pack, unpack
@@ -95,8 +95,7 @@ class Scheduler(LRScheduler):
             raise FieldError.of("Scheduler.horizon", "a Horizon", horizon, "give Horizon(total)")
         self._binding = Binding(self.optimizers, common, special, others, horizon)
         self._bases = bases_of(base)
-        claim(self, self._binding.places(), take_over=take_over)
-        self._binding.bind(self._bases)
+        self._bind(take_over=take_over)
         # steps now, whether a hook has given them, steps at the start: the only counter
         self._count: list[float] = [0.0, 0.0, 0.0]
         self._removers: list[Callable[[], None]] = []
@@ -106,6 +105,15 @@ class Scheduler(LRScheduler):
         weakref.finalize(self, hooks.remove_all, self._removers).atexit = False
         self._detached = False
         self._arm()
+
+    def _bind(self, *, take_over: bool) -> None:
+        """Bind to the groups; where that fails, nothing has been written, claimed or taken over."""
+        places = self._binding.places()
+        others = rivals(self, places, take_over=take_over)
+        self._binding.bind(self._bases)
+        for other in others:
+            other.detach()
+        claim(self, places)
 
     def _follow(self) -> bool:
         """Count the driver's steps; say so where it cannot be done."""
@@ -160,8 +168,7 @@ class Scheduler(LRScheduler):
         next update at the schedule's value.
         """
         if not self._detached:
-            claim(self, self._binding.places(), take_over=False)
-            self._binding.bind(self._bases)
+            self._bind(take_over=False)
             self._arm()
 
     def detach(self) -> None:
