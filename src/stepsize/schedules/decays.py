@@ -30,10 +30,11 @@ class Decay(Schedule):
 class Step(Decay):
     """Step decay: times `factor` every so often, `factor ** floor(t / every)`.
 
-    The drop takes effect at t = every (the convention of torch and optax; Keras drops one step
-    later). The staircase form of exponential decay is this same function.
+    The drop takes effect at t = every (the convention of torch, optax and Keras' ExponentialDecay;
+    Keras' PiecewiseConstantDecay drops one step later). The staircase form of exponential decay is
+    this same function.
 
-    Source: the first seed, "Step Decay"; torch StepLR.
+    Source: torch StepLR; the step decay of ResNet and most CNNs.
 
     The ImageNet recipe of pytorch/examples, rate 0.1 and x0.1 every 30 of 90 epochs:
 
@@ -57,7 +58,7 @@ class MultiStep(Decay):
 
     `factor ** (how many moments are <= t)`: the drop takes effect at the moment itself.
 
-    Source: the first seed, "Step Decay"; torch MultiStepLR.
+    Source: torch MultiStepLR.
 
     >>> MultiStep((30, 60, 60), factor=0.5)(29), MultiStep((30, 60, 60), factor=0.5)(60)
     (1.0, 0.125)
@@ -84,10 +85,10 @@ class Exponential(Decay):
 
     The half-life is `every * ln 2 / -ln factor`: 13.5 for 0.95, 69 for 0.99. The steps sum to
     `1/(1 - factor)` times `every` and no more: with bounded gradients the parameters can move only
-    so far, so a fast decay can freeze far from the optimum (the first seed's wording, "converges
-    faster", does not follow).
+    so far, so a fast decay can freeze far from the optimum (that it "converges
+    faster", as is often said, does not follow).
 
-    Source: the first seed, "Exponential Decay"; torch ExponentialLR.
+    Source: torch ExponentialLR.
 
     >>> Exponential(0.95)(10), Exponential(0.5, every=100)(250)
     (0.5987369392383787, 0.1767766952966369)
@@ -110,9 +111,9 @@ class PowerLaw(Decay):
 
     Power 0.5 is the inverse square root, power 1 the inverse time decay `1/(1 + t/timescale)`. The
     Robbins-Monro conditions hold iff 1/2 < power <= 1: the inverse square root fails the second one
-    (the first seed says otherwise), and is a good rate for averaged iterates all the same.
+    (the opposite is often said), and is a good rate for averaged iterates all the same.
 
-    Source: the first seed, "Inverse Square Root Decay"; transformers' `inverse_sqrt` for the
+    Source: Robbins and Monro 1951 for the conditions; transformers' `inverse_sqrt` for the
     timescale.
 
     >>> PowerLaw(0.5)(3), PowerLaw(1, timescale=100)(300)

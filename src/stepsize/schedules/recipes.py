@@ -28,7 +28,7 @@ Text = float | str | Time
 def inverse_sqrt(timescale: Text = 1.0) -> Schedule:
     """Inverse square root decay: `sqrt(timescale / (timescale + t))`; `1/sqrt(t+1)` by default.
 
-    Source: the first seed; it fails the second Robbins-Monro condition (see `PowerLaw`).
+    Source: PowerLaw with power 1/2; it fails the second Robbins-Monro condition (see `PowerLaw`).
 
     >>> inverse_sqrt()(3), inverse_sqrt(1000)(3000)
     (0.5, 0.5)
@@ -61,14 +61,13 @@ def half_life(every: Text) -> Schedule:
 def warmup_cosine(warmup: Text, over: Text = REST, *, stop: float = 0.0) -> Schedule:
     """Warmup, then cosine: transformer pretraining, ViT.
 
-    Source: the first seed, "Combining Schedulers"; transformers `get_cosine_schedule_with_warmup`.
+    Source: transformers `get_cosine_schedule_with_warmup`.
 
     >>> warmup_cosine("5%", stop=0.1)
     Warmup('5%') >> Cosine(stop=0.1)
 
-    The seed's own composition in correct form, with a linear warmup from 0.01 over 1000 of 5000
-    steps (the cosine lasts 4000 steps; the seed writes total *epochs* - 1000, which makes the rate
-    rise again):
+    A linear warmup from 0.01 over 1000 of 5000 steps: the cosine lasts 4000 *steps* (subtracting
+    1000 steps from a number of epochs, as is sometimes written, makes torch's rate rise again):
 
     >>> schedule = (Warmup(1000, start=0.01) >> Cosine(5000 - 1000)).absolute(1e-3)
     >>> [round(schedule(t), 10) for t in (0, 500, 1000, 3000, 5000)]
@@ -80,7 +79,7 @@ def warmup_cosine(warmup: Text, over: Text = REST, *, stop: float = 0.0) -> Sche
 def warmup_linear(warmup: Text, over: Text = REST, *, stop: float = 0.0) -> Schedule:
     """Warmup, then linear decay: BERT and GPT fine-tuning.
 
-    Source: the first seed, "Polynomial Decay"; transformers `get_linear_schedule_with_warmup`.
+    Source: transformers `get_linear_schedule_with_warmup`.
 
     >>> warmup_linear("10%")
     Warmup('10%') >> Linear()
@@ -174,7 +173,7 @@ def sgdr(
     >>> [sgdr(10, growth=2)(t) for t in (0, 10, 20, 30, 70)]
     [1.0, 1.0, 0.5, 1.0, 1.0]
 
-    Warmup, then cosine with warm restarts (the seed's combination for strong exploration):
+    Warmup, then cosine with warm restarts (where strong exploration is wanted):
 
     >>> Warmup("1ep") >> sgdr("10ep", growth=2)
     Warmup('1ep') >> Repeated(Cosine(), '10ep', growth=2)
@@ -209,7 +208,8 @@ def one_cycle(
     final value. With `over=None` the phases are percentages of the horizon and end with it.
 
     Source: Smith 2018 (arXiv 1803.09820), read in the authors' code and summaries; torch
-    OneCycleLR; fastai fit_one_cycle. The first seed's "linear up, cosine down" is none of them.
+    OneCycleLR; fastai fit_one_cycle. "Linear up, cosine down", as it is sometimes told, is none of
+    them.
 
     >>> cycle = one_cycle(100)
     >>> [round(cycle["lr"](t), 8) for t in (0, 29, 30, 99, 1000)]
