@@ -179,7 +179,7 @@ def test_a_curve_is_bit_equal_where_numpy_has_maths_own_sine():
 
 
 def test_a_curve_needs_no_other_array_of_its_length():
-    import tracemalloc  # noqa: PLC0415 (slow while it runs)
+    import tracemalloc
 
     schedule = Warmup(1000) >> Cosine(2_000_000)
     schedule.curve(1000)
@@ -191,8 +191,8 @@ def test_a_curve_needs_no_other_array_of_its_length():
 
 
 def test_importing_stepsize_loads_no_array_library():
-    import subprocess  # noqa: PLC0415 (a process of its own)
-    import sys  # noqa: PLC0415
+    import subprocess
+    import sys
 
     code = (
         "import stepsize, sys; stepsize.Cosine(10)(3); "

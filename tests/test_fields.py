@@ -69,8 +69,8 @@ class Flat(Schedule):
     def _value(self, t: Any, xp: Any) -> Any:
         return self.level
 '''
-    import sys  # noqa: PLC0415 (annotations are looked up in the module)
-    import types  # noqa: PLC0415
+    import sys
+    import types
 
     sys.modules["elsewhere"] = module = types.ModuleType("elsewhere")
     try:

@@ -5,6 +5,7 @@ StepsizeError
 ├── FieldError      a value given to a constructor breaks its rule      (also a ValueError)
 ├── SpecError       a file, a dictionary or a name describes no schedule (also a ValueError)
 ├── UnitError       a time cannot be converted to the unit asked for     (also a ValueError)
+│   └── NoRoomError the parts of a schedule leave nothing for its "rest"
 └── MismatchError   a saved state belongs to something else              (also a ValueError)
 ```
 
@@ -32,6 +33,10 @@ class SpecError(StepsizeError, ValueError):
 
 class UnitError(StepsizeError, ValueError):
     """A length of time cannot be converted with what the horizon knows."""
+
+
+class NoRoomError(UnitError):
+    """The parts of a schedule that have lengths leave nothing for the one that takes the rest."""
 
 
 class MismatchError(StepsizeError, ValueError):

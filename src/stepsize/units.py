@@ -19,7 +19,10 @@ UNITS: Final = {
     "samples": ("samples", "sample", "sp"),
     "tok": ("tok", "token", "tokens"),
     "%": ("%", "percent"),
-    **{unit: (unit,) for unit in SECONDS},
+    "s": ("s", "second", "seconds"),
+    "min": ("min", "minute", "minutes"),
+    "h": ("h", "hour", "hours"),
+    "d": ("d", "day", "days"),
 }
 _UNIT_OF: Final = {spelling: unit for unit, spellings in UNITS.items() for spelling in spellings}
 _NUMBER: Final = r"[-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -34,6 +37,7 @@ class Time:
     `unit` is one of `ep`, `samples`, `tok`, `%` (of the horizon), `s`, `min`, `h`, `d` (wall clock)
     or `rest` (what the other parts of a sequence leave over). Steps are plain numbers instead.
 
+    >>> from stepsize.units import parse
     >>> parse("12 epochs"), str(parse("2e9tok")), parse("1000st")
     (Time(amount=12.0, unit='ep'), '2e9tok', 1000.0)
     """
@@ -66,6 +70,15 @@ def number_text(value: float) -> str:
     stripped = digits.rstrip("0")
     zeros = len(digits) - len(stripped)
     return f"{stripped}e{zeros}" if zeros >= 5 else digits  # noqa: PLR2004 (100000 is hard to count)
+
+
+def unit_named(spelling: str) -> str | None:
+    """Give the unit of a spelling; None for one that is not known.
+
+    >>> unit_named("epochs"), unit_named("hours"), unit_named("eons")
+    ('ep', 'h', None)
+    """
+    return _UNIT_OF.get(spelling)
 
 
 def parse(value: object, field: str = "time") -> float | Time:

@@ -14,7 +14,7 @@ from tests.laws.examples import FAMILIES, halved, of_family, times_for, trees
 
 import stepsize
 from stepsize import Custom, Schedule
-from stepsize.files import from_dict, to_dict
+from stepsize.files.disk import from_dict, to_dict
 from stepsize.schedules.formula import Names
 from stepsize.schedules.walk import nodes
 
@@ -24,8 +24,8 @@ NAMESPACE = {name: getattr(stepsize, name) for name in stepsize.__all__} | {"hal
 
 
 def close(a: float, b: float, size: float = 0.0) -> bool:
-    """Equal to a few ulp of the values, or one of `size`, where parts of that size cancel."""
-    return a == b or abs(a - b) <= 4e-15 * max(abs(a), abs(b)) + 3e-16 * size + 1e-300
+    """Equal to a few ulp of the values, or of `size`, where parts of that size cancel."""
+    return a == b or abs(a - b) <= 4e-15 * max(abs(a), abs(b)) + 1e-15 * size + 1e-300
 
 
 def size_of(schedule) -> float:

@@ -1,7 +1,10 @@
 """Saving and loading: any order, bit for bit, and a clear no to what does not belong."""
 
 import copy
+import hashlib
 import io
+import json
+import math
 import time
 
 import pytest
@@ -248,3 +251,38 @@ def test_recipes_resume(plan):
         Run(plan).load(Run(plan).go(11).saved(), "pos").go(9).everything()
         == Run(plan).go(20).everything()
     )
+
+
+def damaged_states():
+    """States as a damaged or hostile checkpoint may hold them, fingerprints made to fit."""
+    good = Run().scheduler.state_dict()
+
+    def with_details(**changes):
+        details = {**json.loads(good["details"]), **changes}
+        told = json.dumps(details["description"], sort_keys=True)
+        fits = hashlib.sha256(told.encode()).hexdigest()[:16]
+        return {**good, "details": json.dumps(details), "fingerprint": fits}
+
+    yield "deep", {**good, "details": "[" * 100_000}
+    yield "endless step", {**good, "step": math.inf}
+    yield "huge step", {**good, "step": 10**400}
+    yield "negative step", {**good, "step": -1}
+    yield "huge position", {**good, "position": 10**400}
+    yield "no position", {**good, "position": math.nan}
+    yield "no groups", with_details(description={"schedules": {}, "extra": {}})
+    yield "a list", with_details(description=[])
+    yield "wrong groups", with_details(description={"schedules": [], "groups": {}, "extra": {}})
+    yield "unhashable bases", with_details(bases=[[[], {}, "lr", 0.1]])
+    yield "infinite base", with_details(bases=[[0, 0, "lr", math.inf]])
+    yield "short bases", with_details(bases=[[0, 0]])
+    yield "text", {**good, "details": 5}
+
+
+@pytest.mark.parametrize("way", ["error", "keep", "adopt"])
+@pytest.mark.parametrize("state", [pytest.param(s, id=name) for name, s in damaged_states()])
+def test_a_damaged_state_is_a_mismatch_and_changes_nothing(state, way):
+    scheduler = Run().go(3).scheduler
+    before = scheduler.state_dict()
+    with pytest.raises(MismatchError, match="the state is damaged"):
+        scheduler.load_state_dict(state, on_mismatch=way)
+    assert scheduler.state_dict() == before

@@ -201,7 +201,7 @@ def test_get_lr_only_reads_as_ignite_needs():
 
 
 def test_written_rates_are_python_floats_and_the_optimizer_saves_safely(tmp_path):
-    import numpy as np  # noqa: PLC0415 (what must not get in)
+    import numpy as np
 
     optimizer = sgd()
     scheduler = Scheduler(optimizer, lr=Custom(lambda t: np.float64(1.0) / (1 + t)))
@@ -324,7 +324,7 @@ def test_tensor_rates_are_filled_never_replaced():
 
 def test_a_bfloat16_rate_does_not_drift():
     """torch's chainable ExponentialLR never moves such a rate at all."""
-    from stepsize import Exponential  # noqa: PLC0415 (one use)
+    from stepsize import Exponential
 
     rate = torch.tensor(0.1, dtype=torch.bfloat16)
     scheduler = Scheduler(sgd(rate), lr=Exponential(0.999))
@@ -466,7 +466,7 @@ def test_a_compiled_step_stays_one_graph(kind):
     torch.compiler.reset()
     optimizer = sgd(torch.tensor(0.1) if kind == "tensor" else 0.1, momentum=0.0)
     scheduler = Scheduler(optimizer, lr=Linear(100))
-    from torch._dynamo.testing import CompileCounter  # noqa: PLC0415 (slow to import)
+    from torch._dynamo.testing import CompileCounter
 
     counter = CompileCounter()
     step = torch.compile(optimizer.step, backend=counter)

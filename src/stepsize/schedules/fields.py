@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from stepsize.errors import FieldError
-from stepsize.units import Time, parse
+from stepsize.units import UNITS, Time, parse
 
 
 class Rule(Protocol):
@@ -68,6 +68,17 @@ class Bounds:
             and (not self.whole or x == int(x))
         )
 
+    def json_schema(self) -> dict[str, Any]:
+        """Give the rule as JSON Schema."""
+        names = {
+            "gt": "exclusiveMinimum",
+            "ge": "minimum",
+            "lt": "exclusiveMaximum",
+            "le": "maximum",
+        }
+        given = {names[n]: getattr(self, n) for n in names if getattr(self, n) is not None}
+        return {"type": "integer" if self.whole else "number", **given}
+
     @property
     def rule(self) -> str:
         """The rule in words."""
@@ -96,12 +107,28 @@ class LengthRule:
         if self.zero and amount < 0:
             raise FieldError.of(field, "a moment >= 0", value)
         if amount <= 0 and not (self.signed or self.zero):
-            raise FieldError.of(field, "a length > 0", value, "leave the part out instead")
+            cure = 'write "rest" for what is left of the run' if amount else "leave the part out"
+            raise FieldError.of(field, "a length > 0", value, cure)
         if (self.signed or self.zero) and isinstance(time, Time) and time.unit == "rest":
             raise FieldError.of(
                 field, "a length of time", value, "'rest' is for parts of a sequence"
             )
         return time
+
+    def json_schema(self) -> dict[str, Any]:
+        """Give the rule as JSON Schema: a number, or a number and a unit as text."""
+        if self.signed:
+            return {"anyOf": [{"type": "number"}, _text_with_unit("[-+]?")]}
+        if self.zero:
+            return {"anyOf": [{"type": "number", "minimum": 0}, _text_with_unit("[+]?")]}
+        number = {"type": "number", "exclusiveMinimum": 0}
+        return {"anyOf": [number, _text_with_unit("[+]?"), {"const": "rest"}]}
+
+
+def _text_with_unit(sign: str) -> dict[str, Any]:
+    number = r"([0-9]+(_[0-9]+)*[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?"
+    units = "|".join(spelling for spellings in UNITS.values() for spelling in spellings)
+    return {"type": "string", "pattern": f"^ *{sign}{number} *({units}) *$"}
 
 
 class NodeRule:
@@ -114,6 +141,10 @@ class NodeRule:
             raise FieldError.of(field, "a schedule", value, cure)
         return value
 
+    def json_schema(self) -> dict[str, Any]:
+        """Refer to what the whole schema has under "node"."""
+        return {"$ref": "#/$defs/node"}
+
 
 class NodesRule:
     """A tuple of at least two schedules."""
@@ -125,6 +156,10 @@ class NodesRule:
         if len(value) < 2:  # noqa: PLR2004 (a single part needs no node around it)
             raise FieldError.of(field, "at least 2 schedules", value)
         return tuple(NodeRule().admit(f"{field}[{i}]", part) for i, part in enumerate(value))
+
+    def json_schema(self) -> dict[str, Any]:
+        """Give the rule as JSON Schema."""
+        return {"type": "array", "items": NodeRule().json_schema(), "minItems": 2}
 
 
 def _ordered(field: str, times: Sequence[float | Time]) -> None:
@@ -151,6 +186,10 @@ class MomentsRule:
         _ordered(field, times)
         return times
 
+    def json_schema(self) -> dict[str, Any]:
+        """Give the rule as JSON Schema, which cannot say that they ascend."""
+        return {"type": "array", "items": LengthRule(zero=True).json_schema(), "minItems": 1}
+
 
 class TableRule:
     """A table `{moment: value}` or pairs of them, moments strictly ascending, values >= 0."""
@@ -172,6 +211,14 @@ class TableRule:
             raise FieldError.of(field, "a table without a repeated moment", value)
         return tuple(zip(times, values, strict=True))
 
+    def json_schema(self) -> dict[str, Any]:
+        """Give the rule as JSON Schema: pairs, or an object by moments."""
+        value, moment = Bounds(ge=0).json_schema(), LengthRule(zero=True).json_schema()
+        pair = {"type": "array", "prefixItems": [moment, value], "items": False, "minItems": 2}
+        pairs = {"type": "array", "items": pair, "minItems": 1}
+        by_moment = {"type": "object", "additionalProperties": value, "minProperties": 1}
+        return {"anyOf": [pairs, by_moment]}
+
 
 class FunctionRule:
     """Any callable."""
@@ -182,6 +229,11 @@ class FunctionRule:
             raise FieldError.of(field, "a function of time", value)
         return value
 
+    def json_schema(self) -> dict[str, Any]:
+        """Give the rule as JSON Schema: the function's module and name, or a schedule."""
+        name = {"type": "string", "pattern": "^[^:]+:[^:]+$"}
+        return {"anyOf": [name, {"allOf": [{"type": "object"}, NodeRule().json_schema()]}]}
+
 
 class FlagRule:
     """True or False."""
@@ -191,6 +243,10 @@ class FlagRule:
         if not isinstance(value, bool):
             raise FieldError.of(field, "True or False", value)
         return value
+
+    def json_schema(self) -> dict[str, Any]:
+        """Give the rule as JSON Schema."""
+        return {"type": "boolean"}
 
 
 Value = Annotated[float, Bounds(ge=0)]

@@ -14,7 +14,7 @@ from stepsize.errors import FieldError
 from stepsize.schedules.fields import Bounds, Count, Length, Positive, Value
 from stepsize.schedules.formula import Names
 from stepsize.schedules.schedule import Schedule, schedule
-from stepsize.units import REST, plain
+from stepsize.units import plain
 
 Pair = tuple[Any, Any]
 
@@ -105,14 +105,14 @@ class Linear(Ramp):
     `start * (1 - t/over) + stop * t/over`. The default of BERT-like fine-tuning after a warmup;
     "D2Z" when it ends at 0.
 
-    Source: FORMULAS of polynomial decay with exponent 1; Bergsma et al. 2025 for decay to zero.
+    Source: polynomial decay with power 1; Bergsma et al. 2025 for decay to zero.
 
     >>> Linear(100)(75), Linear(100, stop=0.1)(100), Linear(4, start=0.01, stop=1.0)(2)
     (0.25, 0.1, 0.505)
     """
 
     kind: ClassVar[str] = "linear"
-    over: Length = REST
+    over: Length = "rest"
     start: Value = 1.0
     stop: Value = 0.0
 
@@ -129,14 +129,14 @@ class Polynomial(Ramp):
     the power cooldown with a floor. As a warmup's `along` (run backwards) power 2 is the quadratic
     warmup. torch's PolynomialLR is the case `stop=0`.
 
-    Source: the first seed, "Polynomial Decay"; Caffe `poly`.
+    Source: Caffe `poly`; torch PolynomialLR.
 
     >>> Polynomial(100, power=2)(50), Polynomial(100, power=1.5, stop=0.005)(100)
     (0.25, 0.005)
     """
 
     kind: ClassVar[str] = "polynomial"
-    over: Length = REST
+    over: Length = "rest"
     power: Positive = 2.0
     start: Value = 1.0
     stop: Value = 0.0
@@ -160,7 +160,7 @@ class Cosine(Ramp):
     """
 
     kind: ClassVar[str] = "cosine"
-    over: Length = REST
+    over: Length = "rest"
     start: Value = 1.0
     stop: Value = 0.0
     power: Positive = 1.0
@@ -193,7 +193,7 @@ class OneMinusSqrt(Ramp):
     """
 
     kind: ClassVar[str] = "one_minus_sqrt"
-    over: Length = REST
+    over: Length = "rest"
     start: Value = 1.0
     stop: Value = 0.0
 
@@ -213,7 +213,7 @@ class OneMinusSquare(Ramp):
     """
 
     kind: ClassVar[str] = "one_minus_square"
-    over: Length = REST
+    over: Length = "rest"
     start: Value = 1.0
     stop: Value = 0.0
 
@@ -233,7 +233,7 @@ class MirrorCosine(Ramp):
     """
 
     kind: ClassVar[str] = "mirror_cosine"
-    over: Length = REST
+    over: Length = "rest"
     start: Value = 1.0
     stop: Value = 0.0
 
@@ -260,7 +260,7 @@ class Geometric(Ramp):
     """
 
     kind: ClassVar[str] = "geometric"
-    over: Length = REST
+    over: Length = "rest"
     start: Positive = 1.0
     stop: Positive = 0.01
 
@@ -286,7 +286,7 @@ class Harmonic(Ramp):
     """
 
     kind: ClassVar[str] = "harmonic"
-    over: Length = REST
+    over: Length = "rest"
     start: Positive = 1.0
     stop: Positive = 0.1
 
@@ -308,7 +308,7 @@ class Rex(Ramp):
     """
 
     kind: ClassVar[str] = "rex"
-    over: Length = REST
+    over: Length = "rest"
     start: Value = 1.0
     stop: Value = 0.0
 
@@ -332,7 +332,7 @@ class Tanh(Ramp):
     """
 
     kind: ClassVar[str] = "tanh"
-    over: Length = REST
+    over: Length = "rest"
     low: Annotated[float, Bounds(ge=-100, le=100)] = -6.0
     high: Annotated[float, Bounds(ge=-100, le=100)] = 3.0
     start: Value = 1.0
@@ -367,7 +367,7 @@ class KDecay(Ramp):
     """
 
     kind: ClassVar[str] = "k_decay"
-    over: Length = REST
+    over: Length = "rest"
     k: Positive = 2.0
     start: Value = 1.0
     stop: Value = 0.0
@@ -381,8 +381,8 @@ class KDecay(Ramp):
 class Logarithmic(Ramp):
     """The part left is `log(1 + bend * (1-x)) / log(1 + bend)`; a larger `bend` falls later.
 
-    Run backwards it is the logarithmic warmup: DeepSpeed's WarmupLR over W steps is
-    `Logarithmic(W-1, start=..., bend=W-1)` as the `along` of a warmup.
+    Run backwards, as the `along` of a warmup, it is a logarithmic warmup. DeepSpeed's WarmupLR over
+    W steps has bend W-1, which `along`, a class, does not set: write it as `Custom`.
 
     Source: DeepSpeed `runtime/lr_schedules.py`, `log(t+1)/log(W)`.
 
@@ -391,7 +391,7 @@ class Logarithmic(Ramp):
     """
 
     kind: ClassVar[str] = "logarithmic"
-    over: Length = REST
+    over: Length = "rest"
     start: Value = 1.0
     stop: Value = 0.0
     bend: Positive = 100.0

@@ -11,6 +11,8 @@ from stepsize.schedules.fields import rules_of
 from stepsize.schedules.formula import Names, compile_formula, stand_alone, write_source
 from stepsize.units import REST, Time, number_text
 
+FACTOR_PEAKS: Final = (0.01, 100.0)
+"""Where the peak of a factor lies; outside, it is a rate in disguise."""
 _FARTHEST: Final = 1e300  # stands for "for ever": sums and products with it stay finite
 
 

@@ -23,7 +23,7 @@ from stepsize.schedules.walk import (
     settled,
     units_of,
 )
-from stepsize.units import REST, Time, plain
+from stepsize.units import Time, plain
 
 
 @schedule
@@ -38,7 +38,7 @@ class Cut(Wrapper):
 
     kind: ClassVar[str] = "cut"
     of: Node
-    over: Length = REST
+    over: Length = "rest"
 
     @property
     def duration(self) -> float:
@@ -56,7 +56,7 @@ class Held(Wrapper):
     `Held(s, "1ep")` is what calling a scheduler once per epoch means. A warmup inside starts at
     `every/(over + every)`.
 
-    Source: the second seed, section 4: formula, stepping unit and horizon.
+    Source: the stepping unit, made a value: a scheduler is a formula, a unit and a horizon.
 
     >>> Linear(100).held(10)(19), Warmup(4).held(1)(0)
     (0.9, 0.2)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from stepsize.errors import FieldError, UnitError
+from stepsize.errors import FieldError, NoRoomError, UnitError
 from stepsize.schedules.fields import LengthRule, MomentsRule, TableRule
 from stepsize.schedules.schedule import Schedule, fields_of
 from stepsize.units import Time, plain
@@ -137,7 +137,7 @@ def _rest(room: float | None, field: str) -> float:
             "give Horizon(total=...) or the length"
         )
     if room <= 0:
-        raise UnitError(
+        raise NoRoomError(
             f'{field} is "rest", but the other parts leave nothing over: '
             "make them shorter or the horizon longer"
         )

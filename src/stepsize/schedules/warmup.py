@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from stepsize.errors import FieldError
 from stepsize.schedules.fields import Bounds, Length, OptionalLength, Value
 from stepsize.schedules.formula import Names
+from stepsize.schedules.names import nearest
 from stepsize.schedules.ramps import Linear, Ramp, mix
 from stepsize.schedules.schedule import REGISTRY, Schedule, schedule
 from stepsize.units import plain
@@ -13,7 +14,7 @@ from stepsize.units import plain
 
 @schedule
 class Warmup(Schedule):
-    """From `start` up to 1 over a length: any ramp (`along`, a class) run backwards.
+    """From `start` up to 1 over a length: any ramp (`along`, a class or its name) run backwards.
 
     The value at t is the ramp's value at `over - t`. It never starts at 0 unless told to: by
     default the first value is `q/(over+q)`, where q is one optimizer step, or the `every` of the
@@ -38,22 +39,23 @@ class Warmup(Schedule):
     kind: ClassVar[str] = "warmup"
     over: Length
     start: Annotated[float, Bounds(ge=0)] | None = None
-    along: type[Ramp] = Linear
+    along: type[Ramp] | str = Linear
 
     def _check(self) -> None:
-        if not (isinstance(self.along, type) and issubclass(self.along, Ramp)):
-            names = sorted(c.__name__ for c in REGISTRY.values() if issubclass(c, Ramp))
-            raise FieldError.of("Warmup.along", f"a ramp class ({', '.join(names)})", self.along)
+        along = _ramp_class(self.along)
+        object.__setattr__(self, "along", along)
         try:
             self._ramp(1.0, 1.0 if self.start is None else self.start)
         except FieldError:
-            rule = f"a value that {self.along.__name__} can start at"
+            rule = f"a value that {along.__name__} can start at"
             raise FieldError.of(
                 "Warmup.start", rule, self.start, "give a small one above 0"
             ) from None
 
     def _ramp(self, over: float, first: float) -> Ramp:
-        return self.along(over, start=1.0, stop=first)  # type: ignore[call-arg]  # every ramp takes these
+        along: Any = self.along  # stored as a class, which takes these as every ramp does
+        ramp: Ramp = along(over, start=1.0, stop=first)
+        return ramp
 
     def _prepare(self) -> Ramp:
         over = self.duration
@@ -81,6 +83,18 @@ class Warmup(Schedule):
         x = xp.clip(t, 0.0, over)
         backwards = ramp._parts((over - x) / over, x / over, xp)  # noqa: SLF001 (a ramp's own protocol)
         return mix(1.0, ramp.stop, backwards)
+
+
+def _ramp_class(given: object) -> type[Ramp]:
+    """Find a ramp by its class, its kind or the name of its class."""
+    ramps = [cls for cls in REGISTRY.values() if issubclass(cls, Ramp)]
+    named = {**{cls.__name__: cls for cls in ramps}, **{cls.kind: cls for cls in ramps}}
+    found = named.get(given) if isinstance(given, str) else given
+    if isinstance(found, type) and issubclass(found, Ramp):
+        return found
+    rule = f"a ramp class or its name ({', '.join(sorted(cls.__name__ for cls in ramps))})"
+    near = nearest(given, named).lstrip(", ") if isinstance(given, str) else ""
+    raise FieldError.of("Warmup.along", rule, given, near)
 
 
 @schedule

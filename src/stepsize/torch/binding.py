@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from stepsize.errors import FieldError, UnitError
-from stepsize.files import describe, from_dict
+from stepsize.files.description import from_dict, plain_data
 from stepsize.schedules.formula import Names
 from stepsize.schedules.schedule import Schedule
 from stepsize.schedules.walk import units_of
@@ -199,6 +199,21 @@ class Binding:
             ]
         return found | {name: self.value_of(s)(step) for name, s in self.extra.items()}
 
+    def tracks(self) -> Iterator[tuple[str, str, Schedule, float]]:
+        """Every scheduled value: key, groups, schedule, scale; groups that do the same as one."""
+        groups = {(o, g): group for o, g, group in self.groups()}
+        same: dict[tuple[str, Schedule, float], list[str]] = {}
+        for index, (o, g) in enumerate(groups):
+            name = str(groups[o, g].get("name", f"group {index}"))
+            for slot in (slot for slot in self.slots if (slot.optimizer, slot.group) == (o, g)):
+                same.setdefault((slot.key, slot.schedule, slot.scale), []).append(name)
+        for (key, schedule, scale), names in sorted(
+            same.items(), key=lambda row: row[0][0] != "lr"
+        ):
+            yield key, "" if len(names) == len(groups) else ", ".join(names), schedule, scale
+        for name, schedule in self.extra.items():
+            yield name, "", schedule, 1.0
+
     # For a state ------------------------------------------------------------------------------
 
     def position(self, step: float) -> float:
@@ -274,7 +289,7 @@ def _check_shared(slots: list[Slot]) -> None:
 
 
 def _data(told: Mapping[str, Schedule]) -> dict[str, Any]:
-    return {name: describe(schedule) for name, schedule in sorted(told.items())}
+    return {name: plain_data(schedule) for name, schedule in sorted(told.items())}
 
 
 def _read(data: dict[str, Any]) -> Told:

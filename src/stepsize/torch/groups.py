@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from stepsize.errors import FieldError
-from stepsize.schedules.schedule import Schedule
+from stepsize.schedules.schedule import FACTOR_PEAKS, Schedule
 
 Group = dict[str, Any]
 _BETAS = {"beta1": 0, "beta2": 1}
@@ -96,10 +96,11 @@ def check_factor(schedule: Schedule, peak: float, base: float, where: str) -> No
     """Raise `FieldError` for a factor that is a rate in disguise, or that has nothing to scale."""
     if schedule.is_absolute:
         return
-    if peak and not 0.01 <= peak <= 100.0:  # noqa: PLR2004 (the band is the rule)
+    low, high = FACTOR_PEAKS
+    if peak and not low <= peak <= high:
         raise FieldError.of(
             f"{where}: the peak of a factor",
-            "within [0.01, 100]",
+            f"within [{low:g}, {high:g}]",
             peak,
             f"it would multiply the base value {base:g}; if it is a value of its own, write "
             "schedule.absolute(peak) instead of peak * schedule",

@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 from torch import Tensor
@@ -233,6 +233,14 @@ class Scheduler(LRScheduler):
     def at(self, step: float) -> dict[str, Any]:
         """Give what every scheduled value is at an optimizer step, before paying for it."""
         return self._binding.at(Bounds(ge=0).admit("Scheduler.at: the step", step))
+
+    def tracks(self) -> Iterator[tuple[str, str, Schedule, float]]:
+        """Give every scheduled value's key, group, schedule and scale, as the pictures want them.
+
+        So `preview(scheduler)`, `describe(scheduler)`, `check(scheduler)` and `table(scheduler)`
+        show what every group's values will be.
+        """
+        return self._binding.tracks()
 
     # Saving --------------------------------------------------------------------------------------
 

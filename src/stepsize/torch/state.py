@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 from typing import Any, NamedTuple
 
 from stepsize.errors import MismatchError
+from stepsize.files.changes import changes
 
 FORMAT = 1
 _KEYS = {"format", "step", "counted", "position", "unit", "fingerprint", "details"}
@@ -63,8 +65,8 @@ def unpack(state: Any) -> Saved:
         )
     try:
         saved = _read(state)
-    except (TypeError, ValueError, KeyError) as error:
-        raise MismatchError(f"the state is damaged: {error!r}") from None
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+        raise MismatchError(f"the state is damaged: {error!r}"[:300]) from None
     told = json.dumps(saved.description, sort_keys=True)
     if _fingerprint(told) != state["fingerprint"] or saved.step < 0:
         raise MismatchError("the state is damaged: its fingerprint or its step is not right")
@@ -73,14 +75,15 @@ def unpack(state: Any) -> Saved:
 
 def _read(state: dict[str, Any]) -> Saved:
     details = json.loads(state["details"])
-    return Saved(
-        int(state["step"]),
-        bool(state["counted"]),
-        float(state["position"]),
-        str(state["unit"]),
-        dict(details["description"]),
-        [(o, g, key, float(base)) for o, g, key, base in details["bases"]],
-    )
+    description = details["description"]
+    if not all(isinstance(description[key], dict) for key in ("schedules", "groups", "extra")):
+        raise TypeError("its description is none")
+    rows = [(int(o), int(g), str(key), float(base)) for o, g, key, base in details["bases"]]
+    position = float(state["position"])
+    if not all(map(math.isfinite, (position, *(row[3] for row in rows)))):
+        raise ValueError("a number in it is not finite")
+    step, counted = int(float(state["step"])), bool(state["counted"])
+    return Saved(step, counted, position, str(state["unit"]), description, rows)
 
 
 def differences(saved: Saved, now: Saved) -> list[str]:
@@ -88,25 +91,14 @@ def differences(saved: Saved, now: Saved) -> list[str]:
     found = []
     if saved.unit != now.unit:
         found.append(f"unit: saved {saved.unit!r}, now {now.unit!r}")
-    found += _differ("", saved.description, now.description)
-    was, is_now = ([(o, g, key) for o, g, key, _ in rows] for rows in (saved.rows, now.rows))
-    if was != is_now:
-        found.append(f"groups and keys: saved {_places(was)}, now {_places(is_now)}")
+    found += [
+        f"{path}: saved {was}, now {is_now}"
+        for path, was, is_now in changes(saved.description, now.description)
+    ]
+    places, present = ([(o, g, key) for o, g, key, _ in rows] for rows in (saved.rows, now.rows))
+    if places != present:
+        found.append(f"groups and keys: saved {_places(places)}, now {_places(present)}")
     return found
-
-
-def _differ(path: str, was: Any, now: Any) -> list[str]:
-    if isinstance(was, dict) and isinstance(now, dict) and was.get("kind") == now.get("kind"):
-        keys = sorted({*was, *now})
-        return [d for k in keys for d in _differ(f"{path}.{k}".lstrip("."), was.get(k), now.get(k))]
-    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        pairs = enumerate(zip(was, now, strict=True))
-        return [d for i, (a, b) in pairs for d in _differ(f"{path}[{i}]", a, b)]
-    return [] if was == now else [f"{path}: saved {_shown(was)}, now {_shown(now)}"]
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else json.dumps(value)
 
 
 def _places(rows: list[tuple[int, int, str]]) -> str:
