@@ -62,16 +62,23 @@ from stepsize.time import Horizon, driving_unit, resolve, stepwise
 from stepsize.units import Time
 
 if TYPE_CHECKING:
+    from stepsize.drawing.series import Axis, Panel, Series
     from stepsize.files.description import from_dict, to_dict
     from stepsize.files.disk import dump, dumps, load, loads
     from stepsize.files.expression import parse
     from stepsize.files.schema import json_schema
+    from stepsize.look.compare import Difference, Gap, difference
+    from stepsize.look.golden import compare_golden, golden, write_golden
+    from stepsize.look.preview import Preview, preview
+    from stepsize.look.values import Table, table
+    from stepsize.look.words import Description, Facts, describe
 
 __version__ = "0.1.0"
 
 __all__ = [
     "REGISTRY",
     "Absolute",
+    "Axis",
     "Between",
     "Bounds",
     "Clipped",
@@ -80,9 +87,13 @@ __all__ = [
     "Custom",
     "Cut",
     "CycledPolynomial",
+    "Description",
+    "Difference",
     "Exponential",
     "ExponentialWarmup",
+    "Facts",
     "FieldError",
+    "Gap",
     "Geometric",
     "Harmonic",
     "Held",
@@ -95,10 +106,12 @@ __all__ = [
     "MultiStep",
     "OneMinusSqrt",
     "OneMinusSquare",
+    "Panel",
     "Piecewise",
     "Plan",
     "Polynomial",
     "PowerLaw",
+    "Preview",
     "Product",
     "Ramp",
     "Repeated",
@@ -106,22 +119,28 @@ __all__ = [
     "Scaled",
     "Schedule",
     "Sequence",
+    "Series",
     "Shifted",
     "SpecError",
     "Step",
     "StepsizeError",
     "Stretched",
+    "Table",
     "Tanh",
     "Time",
     "UnitError",
     "Warmup",
     "__version__",
+    "compare_golden",
     "cyclic",
+    "describe",
+    "difference",
     "driving_unit",
     "dump",
     "dumps",
     "eight_one_one",
     "from_dict",
+    "golden",
     "half_life",
     "infinite",
     "inverse_sqrt",
@@ -132,11 +151,13 @@ __all__ = [
     "noam",
     "one_cycle",
     "parse",
+    "preview",
     "resolve",
     "schedule",
     "sgdr",
     "slanted_triangular",
     "stepwise",
+    "table",
     "to_dict",
     "trapezoid",
     "untuned_warmup",
@@ -144,6 +165,7 @@ __all__ = [
     "warmup_inverse_sqrt",
     "warmup_linear",
     "warmup_step",
+    "write_golden",
     "wsd",
     "wsd_s",
 ]
@@ -151,14 +173,30 @@ __all__ = [
 # What a training run seldom needs is imported when it is first asked for.
 _LATER = MappingProxyType(
     {
+        "Axis": "drawing.series",
+        "Description": "look.words",
+        "Difference": "look.compare",
+        "Facts": "look.words",
+        "Gap": "look.compare",
+        "Panel": "drawing.series",
+        "Preview": "look.preview",
+        "Series": "drawing.series",
+        "Table": "look.values",
+        "compare_golden": "look.golden",
+        "describe": "look.words",
+        "difference": "look.compare",
         "dump": "files.disk",
         "dumps": "files.disk",
         "from_dict": "files.description",
+        "golden": "look.golden",
         "json_schema": "files.schema",
         "load": "files.disk",
         "loads": "files.disk",
         "parse": "files.expression",
+        "preview": "look.preview",
+        "table": "look.values",
         "to_dict": "files.description",
+        "write_golden": "look.golden",
     }
 )
 

@@ -1,0 +1,1 @@
+"""Looking at schedules over a real run: pictures, tables, words, differences, golden files."""

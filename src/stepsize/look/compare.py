@@ -1,0 +1,155 @@
+"""The difference of two schedules: in what they are, in their values, and as a picture."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from stepsize.drawing.series import Axis, Panel, Series, short, spoken, survey, thinned
+from stepsize.errors import FieldError
+from stepsize.files.changes import changes
+from stepsize.files.description import plain_data
+from stepsize.look.preview import AXES, Preview, axis_unit, preview, time_axis
+from stepsize.look.tracks import Bases, Run, Track, run_of
+from stepsize.look.words import mean_of
+from stepsize.schedules.schedule import Schedule
+from stepsize.time import Horizon
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How one scheduled value differs between two schedules; times count `unit`.
+
+    Attributes:
+        title: the hyper-parameter; empty for a bare schedule.
+        unit: what times count.
+        changes: where the two differ as written, field by field.
+        first_at: the first time at which the values differ; None if they never do.
+        largest: the largest difference, second minus first.
+        largest_at: when that is.
+        values: the two values there.
+        means: the mean values of the two over the run.
+    """
+
+    title: str
+    unit: str
+    changes: tuple[str, ...]
+    first_at: float | None
+    largest: float
+    largest_at: float
+    values: tuple[float, float]
+    means: tuple[float, float]
+
+    def __str__(self) -> str:
+        """Say it in a few lines."""
+        head = f"{self.title}: " if self.title else ""
+        if self.first_at is None:
+            written = " though they are written differently" if self.changes else ""
+            return f"{head}the same values{written}"
+        unit, (a, b) = self.unit.removesuffix("s"), self.values
+        area = f"; on average {spoken(self.means[0])} and {spoken(self.means[1])}"
+        first, most = spoken(self.first_at), spoken(self.largest_at)
+        told = f"{head}differ from {unit} {first} on, most at {unit} {most}: "
+        told += f"{spoken(a)} and {spoken(b)}{area}"
+        return "\n".join([told, *(f"  {change}" for change in self.changes)])
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two schedules or plans compared over a run: `print` says it, `picture` shows it."""
+
+    gaps: tuple[Gap, ...]
+    picture: Preview
+
+    @property
+    def same(self) -> bool:
+        """Whether all values are the same."""
+        return all(gap.first_at is None for gap in self.gaps)
+
+    def __str__(self) -> str:
+        """Say all of it."""
+        return "\n".join(map(str, self.gaps))
+
+
+def difference(
+    first: Any,
+    second: Any,
+    horizon: Horizon | None = None,
+    *,
+    names: tuple[str, str] = ("first", "second"),
+    unit: str | None = None,
+    base: Bases = None,
+    seconds_per_step: float | None = None,
+) -> Difference:
+    """Compare two schedules or two plans over one run.
+
+    The picture has the two curves and, below them, second minus first.
+
+    Args:
+        first: a schedule or a plan.
+        second: one to compare with it, with the same hyper-parameters.
+        horizon: how long training is.
+        names: what the two are called in the picture.
+        unit: see `preview`.
+        base: see `preview`.
+        seconds_per_step: see `preview`.
+
+    >>> from stepsize import Cosine, Linear, difference
+    >>> print(difference(Cosine(100), Linear(100)))
+    differ from step 1 on, most at step 22: 0.8853 and 0.78; on average 0.505 and 0.505
+      Cosine(100) became Linear(100)
+    """
+    both = {names[0]: first, names[1]: second}
+    if len(both) != 2:  # noqa: PLR2004 (two are compared)
+        raise FieldError.of("difference: names", "two different names", names)
+    run = run_of(both, horizon, base=base, seconds_per_step=seconds_per_step)
+    ones, others = ([t for t in run.tracks if t.name == name] for name in both)
+    if [t.key for t in ones] != [t.key for t in others]:
+        keys = [[t.key for t in ones], [t.key for t in others]]
+        raise FieldError.of("difference: the two", "of the same hyper-parameters", keys)
+    chosen = axis_unit(run, unit)
+    axis = time_axis(run, unit)
+    shown = preview(both, horizon, unit=unit, base=base, seconds_per_step=seconds_per_step)
+    panels, gaps = [], []
+    for panel, one, other in zip(shown.panels, ones, others, strict=True):
+        gaps.append(_gap(run, one, other, chosen))
+        panels += [panel, _difference_panel(run, one, other, axis, f"{names[1]} - {names[0]}")]
+    return Difference(tuple(gaps), Preview(tuple(panels)))
+
+
+def _moments(run: Run, one: Track, other: Track) -> list[float]:
+    marks = [m for t in (one, other) for m in (*(b for b, _ in t.parts), t.ends) if m < run.total]
+    seen = survey(lambda t: t, 0.0, run.total, whole=run.whole, marks=marks, columns=1000)
+    return [time for time, _ in seen]
+
+
+def _gap(run: Run, one: Track, other: Track, unit: str) -> Gap:
+    times = _moments(run, one, other)
+    apart = [(t, other.value(t) - one.value(t)) for t in times]
+    tiny = 1e-12 * max(max(abs(one.value(t)), abs(other.value(t))) for t in times)
+    differ = [t for t, gap in apart if abs(gap) > tiny]
+    at, largest = max(apart, key=lambda point: (short(abs(point[1]), 9), -point[0]))
+    means = [mean_of(track.value, run.total, whole=run.whole) for track in (one, other)]
+    return Gap(
+        title=one.key,
+        unit=AXES[unit],
+        changes=_changes(one.schedule, other.schedule),
+        first_at=run.to(unit, differ[0]) if differ else None,
+        largest=largest,
+        largest_at=run.to(unit, at),
+        values=(one.value(at), other.value(at)),
+        means=(means[0], means[1]),
+    )
+
+
+def _changes(one: Schedule, other: Schedule) -> tuple[str, ...]:
+    if type(one) is not type(other):
+        return (f"{one!r} became {other!r}",)
+    found = changes(plain_data(one), plain_data(other))
+    return tuple(f"{path}: {was} became {now}" for path, was, now in found)
+
+
+def _difference_panel(run: Run, one: Track, other: Track, axis: Axis, name: str) -> Panel:
+    unit = next(unit for unit, spelled in AXES.items() if spelled == axis.name)
+    gaps = [(run.to(unit, t), other.value(t) - one.value(t)) for t in _moments(run, one, other)]
+    low, high = min(0.0, *(gap for _, gap in gaps)), max(0.0, *(gap for _, gap in gaps))
+    y = Axis("difference", low, high if high > low else low + 1.0)
+    return Panel(f"{one.key} {name}".strip(), axis, y, (Series("", thinned(gaps, axis)),))

@@ -1,0 +1,141 @@
+"""Golden files: the values of a schedule, kept beside a project's own tests and compared with."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from stepsize.drawing.series import spoken
+from stepsize.errors import SpecError
+from stepsize.look.preview import AXES
+from stepsize.look.tracks import Bases, Run, run_of
+from stepsize.time import Horizon
+
+if TYPE_CHECKING:
+    import os
+
+_FORMAT = 1
+_EVENLY = 64  # moments besides the ends and the boundaries
+
+
+def golden(
+    what: Any,
+    horizon: Horizon | None = None,
+    *,
+    base: Bases = None,
+    seconds_per_step: float | None = None,
+) -> dict[str, Any]:
+    """Give what a golden file holds, as plain data: values by step, and the schedules as code.
+
+    The first and last steps, the steps around every boundary between parts, and 64 between. The
+    arguments are those of `preview`.
+
+    >>> from stepsize import Linear, golden
+    >>> golden(Linear(4))
+    {'format': 1, 'unit': 'steps', 'total': 4.0, 'curves': {'value': {'code': 'Linear(4)', \
+'points': [[0.0, 1.0], [1.0, 0.75], [2.0, 0.5], [3.0, 0.25]]}}}
+    """
+    run = run_of(what, horizon, base=base, seconds_per_step=seconds_per_step)
+    times = _times(run)
+    curves = {
+        track.title or "value": {
+            "code": repr(track.schedule),
+            "points": [[time, track.value(time)] for time in times],
+        }
+        for track in run.tracks
+    }
+    return {"format": _FORMAT, "unit": _unit(run), "total": run.total, "curves": curves}
+
+
+def _unit(run: Run) -> str:
+    return AXES["st" if run.whole else "s"]
+
+
+def _times(run: Run) -> list[float]:
+    marks = [m for track in run.tracks for m in (*(b for b, _ in track.parts), track.ends)]
+    near = {math.ceil(m) + i for m in marks if math.isfinite(m) for i in (-1, 0, 1)}
+    even = {math.floor(run.last * i / _EVENLY) for i in range(_EVENLY + 1)}
+    ends = {0, 1, 2, math.ceil(run.last) - 1}
+    return sorted(float(t) for t in {*ends, *near, *even} if 0 <= t <= run.last)
+
+
+def write_golden(path: "str | os.PathLike[str]", what: Any, *given: Any, **settings: Any) -> None:
+    """Write a golden file; what comes after the path is as for `golden`."""
+    import json  # noqa: PLC0415 (keeps the import of the library light)
+
+    from stepsize.files.disk import write_whole  # noqa: PLC0415 (as above)
+
+    write_whole(path, json.dumps(golden(what, *given, **settings), indent=1) + "\n")
+
+
+def compare_golden(
+    path: "str | os.PathLike[str]", what: Any, *given: Any, rtol: float = 1e-9, **settings: Any
+) -> tuple[str, ...]:
+    """Give what differs from a golden file, one sentence each; nothing where all is the same.
+
+    In a project's own tests: `assert not compare_golden("tests/lr.json", schedule, horizon)`. A
+    schedule written differently that has the same values is the same.
+
+    Args:
+        path: the file that `write_golden` or `stepsize table --golden FILE --write` wrote.
+        what: what to compare with it, as for `golden`.
+        *given: the horizon, as for `golden`.
+        rtol: how far a value may be off, relative to the largest of its curve.
+        **settings: the other arguments of `golden`.
+
+    Raises `SpecError` for a file that is missing or is no golden file.
+    """
+    saved, run = _read(path), run_of(what, *given, **settings)
+    found = []
+    if (saved["total"], saved["unit"]) != (run.total, _unit(run)):
+        was, now = f"{spoken(saved['total'])} {saved['unit']}", f"{spoken(run.total)} {_unit(run)}"
+        found.append(f"the run was {was} long, it is {now}")
+    return (*found, *_moved(saved["curves"], run, rtol))
+
+
+def _moved(saved: dict[str, Any], run: Run, rtol: float) -> Iterator[str]:
+    tracks = {track.title or "value": track for track in run.tracks}
+    for name in sorted(saved.keys() | tracks.keys()):
+        if name not in tracks or name not in saved:
+            yield f"{name}: is {'new' if name in tracks else 'gone'}"
+            continue
+        points, value = saved[name]["points"], tracks[name].value
+        close = rtol * max((abs(old) for _, old in points), default=0.0)
+        wrong = [(time, old) for time, old in points if not abs(value(time) - old) <= close]
+        if wrong:
+            time, old = wrong[0]
+            code, now = saved[name]["code"], repr(tracks[name].schedule)
+            changed = f"{code} became {now}: " if code != now else ""
+            yield (
+                f"{name}: {changed}{len(wrong)} of {len(points)} values differ, first at "
+                f"{_unit(run)[:-1]} {spoken(time)}: it was {old!r}, it is {value(time)!r}"
+            )
+
+
+def _read(path: "str | os.PathLike[str]") -> dict[str, Any]:
+    import json  # noqa: PLC0415 (keeps the import of the library light)
+    from pathlib import Path  # noqa: PLC0415
+
+    source = Path(path)
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"))
+        version = data["format"]
+        if version == _FORMAT:
+            _points(data)
+    except FileNotFoundError:
+        cure = "write it first: write_golden(path, ...), or stepsize table --golden FILE --write"
+        raise SpecError(f"{source}: there is no such golden file; {cure}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise SpecError(f"{source}: is no golden file, or not a whole one") from None
+    if version != _FORMAT:
+        raise SpecError(f"{source}: format: unknown version {version!r}; update stepsize")
+    found: dict[str, Any] = data
+    return found
+
+
+def _points(data: dict[str, Any]) -> None:
+    """Touch all that will be read, so that a wrong file fails here."""
+    float(data["total"]), str(data["unit"])
+    for curve in data["curves"].values():
+        str(curve["code"])
+        for time, value in curve["points"]:
+            float(time) + float(value)

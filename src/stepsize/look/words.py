@@ -1,0 +1,201 @@
+"""Schedules in words and numbers: peak, ends, quarters, half-life, how far they travel."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stepsize.drawing.series import Point, spoken, survey
+from stepsize.look.preview import AXES, axis_unit
+from stepsize.look.tracks import Bases, Run, Track, run_of
+from stepsize.time import Horizon
+
+_LOOKS = 1 << 16  # values that a sum takes part in; every step of a run up to that length
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one scheduled value does over a run; times count `unit`, values what is written.
+
+    Attributes:
+        title: the hyper-parameter and the name, empty for a bare schedule.
+        code: the schedule in plain numbers, as code.
+        is_value: whether the numbers are values for the optimizer, or factors of its base value.
+        unit: what times count: "steps", or "hours" and the like for wall-clock schedules.
+        total: the length of the run.
+        first: the value of the first step.
+        last: the value of the last step, `schedule(N-1)`.
+        peak: the highest value.
+        peak_at: when it is first reached.
+        half_at: when the value has first fallen to half its peak; None if never.
+        quarters: the values at 25, 50, 75 and 100 % of the run.
+        mean: the mean value of all steps; `mean * total` is the area under the curve.
+        parts: when each part begins and what it is called.
+    """
+
+    title: str
+    code: str
+    is_value: bool
+    unit: str
+    total: float
+    first: float
+    last: float
+    peak: float
+    peak_at: float
+    half_at: float | None
+    quarters: dict[int, float]
+    mean: float
+    parts: tuple[tuple[float, str], ...]
+
+    @property
+    def area(self) -> float:
+        """The sum of all values: how far the schedule lets training travel."""
+        return self.mean * self.total
+
+    def __str__(self) -> str:
+        """Say it in a few sentences."""
+        head = f"{self.title}: {self.code}" if self.title else self.code
+        kind = "values" if self.is_value else "factors of the base value"
+        quarters = ", ".join(f"{spoken(v)} at {q} %" for q, v in self.quarters.items())
+        course = f"{self._peak_text()}{self._half_text()}"
+        lines = [
+            f"{head}\n  {spoken(self.total)} {self.unit}, {kind}.",
+            f"Starts at {spoken(self.first)}, {course}, ends at {spoken(self.last)}.",
+            f"{quarters[0].upper()}{quarters[1:]}.",
+        ]
+        if self.title.partition(",")[0] in ("", "lr"):
+            lines.append(self._area_text())
+        if len(self.parts) > 1:
+            parts = ", ".join(f"{name} from {spoken(begin)}" for begin, name in self.parts)
+            lines.append(f"{parts}.")
+        return "\n  ".join(lines)
+
+    def _moment(self, time: float) -> str:
+        share = 100.0 * time / self.total
+        return f"{self.unit.removesuffix('s')} {spoken(time)} ({share:.3g} %)"
+
+    def _peak_text(self) -> str:
+        return f"peaks at {spoken(self.peak)} at {self._moment(self.peak_at)}"
+
+    def _half_text(self) -> str:
+        if self.half_at is None:
+            return ", never falls to half of that"
+        return f", is down to half of that at {self._moment(self.half_at)}"
+
+    def _area_text(self) -> str:
+        if not self.peak:
+            return "Zero throughout."
+        share = self.mean / self.peak
+        return (
+            f"The mean is {share:.3g} of the peak: the run travels as far as "
+            f"{spoken(share * self.total)} {self.unit} at the peak."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The facts about every scheduled value; `print` says them in words."""
+
+    facts: tuple[Facts, ...]
+
+    def __str__(self) -> str:
+        """Say all of them."""
+        return "\n".join(map(str, self.facts))
+
+
+def describe(
+    what: Any,
+    horizon: Horizon | None = None,
+    *,
+    base: Bases = None,
+    seconds_per_step: float | None = None,
+) -> Description:
+    """Describe schedules in words: ends, peak and when, quarters, half-life, area, parts.
+
+    Args: see `preview`.
+
+    >>> from stepsize import Cosine, Horizon, Warmup, describe
+    >>> print(describe(Warmup("5ep") >> Cosine(stop=0.1), Horizon("90ep", batches_per_epoch=391)))
+    Warmup(1955) >> Cosine(33235, stop=0.1)
+      35,190 steps, factors of the base value.
+      Starts at 0.0005112, peaks at 1 at step 1,955 (5.56 %), is down to half of that at step \
+19,751 (56.1 %), ends at 0.1.
+      0.9091 at 25 %, 0.5915 at 50 %, 0.2469 at 75 %, 0.1 at 100 %.
+      The mean is 0.547 of the peak: the run travels as far as 19,257 steps at the peak.
+      Warmup from 0, Cosine from 1,955.
+    """
+    run = run_of(what, horizon, base=base, seconds_per_step=seconds_per_step)
+    return Description(tuple(_facts(run, track) for track in run.tracks))
+
+
+def _facts(run: Run, track: Track) -> Facts:
+    unit = axis_unit(run, None)
+    marks = [mark for mark in (*(b for b, _ in track.parts), track.ends) if math.isfinite(mark)]
+    seen = survey(track.value, 0.0, run.total, whole=run.whole, marks=marks, columns=1000)
+    peak_at, peak = _highest(seen, track.value, whole=run.whole)
+    half_at = first_below(seen, 0.5 * peak, peak_at, track.value, whole=run.whole)
+    moments = {q: min(run.total * q / 100.0, run.last) for q in (25, 50, 75, 100)}
+    code = repr(track.resolved)
+    return Facts(
+        title=track.title,
+        code=f"{spoken(track.scale)} * ({code})" if track.scale != 1.0 else code,
+        is_value=track.is_value,
+        unit=AXES[unit],
+        total=run.to(unit, run.total),
+        first=track.value(0.0),
+        last=track.value(run.last),
+        peak=peak,
+        peak_at=run.to(unit, peak_at),
+        half_at=None if half_at is None else run.to(unit, half_at),
+        quarters={
+            q: track.value(float(math.floor(t)) if run.whole else t) for q, t in moments.items()
+        },
+        mean=mean_of(track.value, run.total, whole=run.whole),
+        parts=tuple(
+            (run.to(unit, begin), name) for begin, name in track.parts if begin < run.total
+        ),
+    )
+
+
+def _highest(seen: list[Point], value: Callable[[float], float], *, whole: bool) -> Point:
+    """The first highest point: the highest seen, and what a climb between its neighbours finds."""
+    highest = max(v for _, v in seen)
+    i = next(i for i, (_, v) in enumerate(seen) if v == highest)
+    low, high = seen[max(i - 1, 0)][0], seen[min(i + 1, len(seen) - 1)][0]
+    while high - low > (2.0 if whole else 1e-9 * high):
+        third = math.floor((high - low) / 3.0) if whole else (high - low) / 3.0
+        left, right = low + third, high - third
+        low, high = (low, right) if value(left) >= value(right) else (left, high)
+    middle = [low, low + 1.0, high] if whole else [0.5 * (low + high)]
+    best = max((t for t in middle if t <= high), key=lambda t: (value(t), -t))
+    return (best, value(best)) if value(best) > highest else seen[i]
+
+
+def first_below(
+    seen: list[Point],
+    level: float,
+    after: float,
+    value: Callable[[float], float],
+    *,
+    whole: bool,
+) -> float | None:
+    """Give the first time after a moment at which the value is at or below a level."""
+    start = bisect_left(seen, (after, -math.inf))
+    for (before, _), (time, found) in zip(seen[start:], seen[start + 1 :], strict=False):
+        if found <= level:
+            low, high = before, time
+            while high - low > (1.0 if whole else 1e-9 * high):
+                middle = float(math.floor((low + high) / 2.0)) if whole else (low + high) / 2.0
+                low, high = (low, middle) if value(middle) <= level else (middle, high)
+            return high
+    return None
+
+
+def mean_of(value: Callable[[float], float], total: float, *, whole: bool) -> float:
+    """Give the mean of a value over a run: of every step, or of 65,536 evenly spread ones."""
+    if whole and total <= _LOOKS:
+        return math.fsum(value(float(t)) for t in range(int(total))) / total
+    width = total / _LOOKS
+    times = (((i + 0.5) * width) for i in range(_LOOKS))
+    return math.fsum(value(float(math.floor(t)) if whole else t) for t in times) / _LOOKS
