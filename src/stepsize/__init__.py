@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from stepsize.files.disk import dump, dumps, load, loads
     from stepsize.files.expression import parse
     from stepsize.files.schema import json_schema
+    from stepsize.lint.check import check
+    from stepsize.lint.subject import Finding
     from stepsize.look.compare import Difference, Gap, difference
     from stepsize.look.golden import compare_golden, golden, write_golden
     from stepsize.look.preview import Preview, preview
@@ -93,6 +95,7 @@ __all__ = [
     "ExponentialWarmup",
     "Facts",
     "FieldError",
+    "Finding",
     "Gap",
     "Geometric",
     "Harmonic",
@@ -131,6 +134,7 @@ __all__ = [
     "UnitError",
     "Warmup",
     "__version__",
+    "check",
     "compare_golden",
     "cyclic",
     "describe",
@@ -177,11 +181,13 @@ _LATER = MappingProxyType(
         "Description": "look.words",
         "Difference": "look.compare",
         "Facts": "look.words",
+        "Finding": "lint.subject",
         "Gap": "look.compare",
         "Panel": "drawing.series",
         "Preview": "look.preview",
         "Series": "drawing.series",
         "Table": "look.values",
+        "check": "lint.check",
         "compare_golden": "look.golden",
         "describe": "look.words",
         "difference": "look.compare",

@@ -1,0 +1,1 @@
+"""Lint of schedules against their horizon: `check` in `lint.check`."""

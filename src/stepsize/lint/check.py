@@ -1,0 +1,103 @@
+"""The lint itself: what a careful colleague would point out, with the cure.
+
+Each rule is one function that looks at one scheduled value over the run. A rule that cannot be sure
+keeps quiet: the recipes of this library over a fitting run have no finding.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from stepsize.drawing.series import survey
+from stepsize.errors import FieldError, NoRoomError
+from stepsize.lint import course, lengths
+from stepsize.lint.subject import Finding, Found, Look
+from stepsize.look.tracks import Bases, Run, Track, run_of
+from stepsize.time import Horizon
+
+RULES: Mapping[str, Callable[[Look], Found]] = MappingProxyType(
+    {
+        "epochs-as-steps": lengths.epochs_as_steps,
+        "factor-is-rate": course.factor_is_rate,
+        "zero-start": course.zero_start,
+        "long-warmup": lengths.long_warmup,
+        "cut-off": lengths.cut_off,
+        "ends-early": lengths.ends_early,
+        "jump": course.jump,
+        "late-restart": course.late_restart,
+        "freezes": course.freezes,
+        "never-falls": course.never_falls,
+        "momentum-at-1": course.momentum_at_1,
+    }
+)
+"""Every rule by its name; its docstring says what it finds."""
+# What one fault also causes: the consequence is not told beside the cause.
+_CONSEQUENCES: Mapping[str, set[str]] = MappingProxyType(
+    {
+        "epochs-as-steps": {"long-warmup", "cut-off", "ends-early", "freezes", "never-falls"},
+        "long-warmup": {"cut-off", "never-falls"},
+        "late-restart": {"never-falls"},
+    }
+)
+
+
+def check(
+    what: Any,
+    horizon: Horizon | None = None,
+    *,
+    base: Bases = None,
+    seconds_per_step: float | None = None,
+    ignore: Iterable[str] = (),
+) -> tuple[Finding, ...]:
+    """Find what a careful colleague would point out about schedules over a run; empty if nothing.
+
+    Args:
+        what: a schedule, a plan, several by name, or a bound `Scheduler`.
+        horizon: how long training is.
+        base: what the factors multiply: a number for lr, or numbers by hyper-parameter.
+        seconds_per_step: the rate between steps and wall-clock time, where both occur.
+        ignore: names of rules to leave out.
+
+    >>> from stepsize import Cosine, Horizon, Warmup, check
+    >>> run = Horizon("90ep", batches_per_epoch=391)
+    >>> for finding in check(Warmup(5) >> Cosine(85), run):
+    ...     print(finding)
+    error [epochs-as-steps] of 35,190 steps in 90 epochs: Warmup(5) >> Cosine(85) counts steps, \
+and is over after 90 of them, exactly as many as there are epochs; if the numbers are epochs, \
+write Warmup('5ep') >> Cosine('85ep'); if Warmup is in steps and Cosine fills the run, write \
+Warmup(5) >> Cosine()
+    """
+    ignored = {ignore} if isinstance(ignore, str) else set(ignore)
+    if unknown := sorted(ignored - RULES.keys()):
+        raise FieldError.of("check: ignore", f"of {', '.join(RULES)}", unknown[0])
+    given = horizon or getattr(what, "horizon", None)
+    short = tuple(_short_run(given)) if "epochs-as-steps" not in ignored else ()
+    if short:
+        ignored |= _CONSEQUENCES["epochs-as-steps"]
+    try:
+        run = run_of(what, given, base=base, seconds_per_step=seconds_per_step)
+    except NoRoomError as error:
+        told, _, cure = str(error).partition(": ")
+        return (*short, Finding("no-room", "error", "", "", told, cure))
+    return (*short, *(found for track in run.tracks for found in _findings(run, track, ignored)))
+
+
+def _short_run(horizon: Horizon | None) -> Iterator[Finding]:
+    if isinstance(horizon, Horizon):
+        for level, where, what, cure in lengths.short_run(horizon):
+            yield Finding("epochs-as-steps", level, "", where, what, cure)
+
+
+def _findings(run: Run, track: Track, ignored: set[str]) -> Iterator[Finding]:
+    marks = [m for m in (*(begin for begin, _ in track.parts), track.ends) if math.isfinite(m)]
+    seen = survey(track.value, 0.0, run.total, whole=run.whole, marks=marks, columns=500)
+    peak = max(value for _, value in seen)
+    look = Look(run, track, tuple(seen), peak, track.value(run.last))
+    silent = set(ignored)
+    for name, rule in RULES.items():
+        if name in silent:
+            continue
+        for level, where, what, cure in rule(look):
+            silent |= _CONSEQUENCES.get(name, set())
+            yield Finding(name, level, track.title, where, what, cure)

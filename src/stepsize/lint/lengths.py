@@ -1,0 +1,162 @@
+"""Rules about lengths: the schedule and the run must mean the same time."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from stepsize.drawing.series import Point, spoken
+from stepsize.lint.subject import Found, Look
+from stepsize.look.tracks import placed
+from stepsize.schedules.decays import MultiStep
+from stepsize.schedules.fields import LengthRule, MomentsRule, TableRule
+from stepsize.schedules.schedule import Schedule, fields_of
+from stepsize.schedules.tables import Piecewise
+from stepsize.schedules.walk import nodes, rebuilt, units_of
+from stepsize.schedules.warmup import Warmup
+from stepsize.time import Horizon, driving_unit
+from stepsize.units import REST, Time, number_text, plain
+
+
+def epochs_as_steps(look: Look) -> Found:
+    """Epochs are counted as steps: a number without a unit counts steps."""
+    epochs, tree = look.epochs, look.track.schedule
+    if epochs is None or units_of(tree):
+        return
+    longest = _longest(tree)
+    if not 0.0 < longest <= epochs * 1.001:
+        return
+    same = math.isclose(longest, epochs, rel_tol=1e-3)
+    where = f"of {spoken(look.total)} steps in {spoken(epochs)} epochs"
+    count = "exactly as many as there are epochs" if same else "fewer than there are epochs"
+    what = f"{tree!r} counts steps, and is over after {spoken(longest)} of them, {count}"
+    yield "error" if same else "warning", where, what, _in_epochs(tree)
+
+
+def short_run(horizon: Horizon) -> Found:
+    """A run in steps that is shorter than an epoch."""
+    if horizon.batches_per_epoch is None or not isinstance(horizon.total, float):
+        return
+    epoch = float(horizon.steps_per_epoch)
+    if horizon.total < epoch:
+        total = number_text(horizon.total)
+        what = f"the run of {total} steps is shorter than one epoch of {spoken(epoch)}"
+        yield "error", "", what, f'if {total} counts epochs, write "{total}ep" for the total'
+
+
+def _longest(tree: Schedule) -> float:
+    """How long a schedule in plain numbers goes on changing; 0 where no length says so."""
+    if tree.duration < math.inf:
+        return tree.duration
+    found: list[float] = []
+    for node in nodes(tree):
+        if type(node)._own_time:  # noqa: SLF001 (cycles may be as short as they like)
+            return 0.0
+        _over_lengths(node, lambda length: found.append(length) or length)  # type: ignore[func-returns-value]  # collects
+    return max((length for length in found if length != 1.0), default=0.0)
+
+
+def _over_lengths(node: Schedule, change: Callable[[Any], Any]) -> Schedule:
+    """Give a node with every length of its own changed."""
+    rules: dict[str, tuple[Any, bool]] = type(node)._rules  # type: ignore[attr-defined]  # noqa: SLF001 (set by @schedule)
+
+    def field(name: str, value: Any) -> Any:
+        rule = rules[name][0] if name in rules else None
+        if isinstance(rule, LengthRule) and isinstance(value, float):
+            return change(value)
+        if isinstance(rule, MomentsRule):
+            return tuple(map(change, value))
+        if isinstance(rule, TableRule):
+            return tuple((change(moment), level) for moment, level in value)
+        return value
+
+    return rebuilt(node, field)
+
+
+def with_unit(tree: Schedule, unit: str) -> Schedule:
+    """Give a schedule in plain numbers with every length in a unit.
+
+    >>> with_unit(Warmup(5) * MultiStep((30, 60)), "ep")
+    Warmup('5ep') * MultiStep(('30ep', '60ep'))
+    """
+
+    def child(_: str, value: Any) -> Any:
+        if isinstance(value, Schedule):
+            return with_unit(value, unit)
+        if isinstance(value, tuple):
+            return tuple(with_unit(v, unit) if isinstance(v, Schedule) else v for v in value)
+        return value
+
+    return rebuilt(_over_lengths(tree, lambda length: Time(length, unit)), child)
+
+
+def _in_epochs(tree: Schedule) -> str:
+    """Write the cure as code: all in epochs, or the first parts in steps and then the rest."""
+    cure = f"if the numbers are epochs, write {with_unit(tree, 'ep')!r}"
+    parts = getattr(tree, "parts", ())
+    if parts and "over" in fields_of(parts[-1]):
+        last = rebuilt(parts[-1], lambda name, value: REST if name == "over" else value)
+        mixed = rebuilt(tree, lambda name, v: (*parts[:-1], last) if name == "parts" else v)
+        early = " and ".join(type(part).__name__ for part in parts[:-1])
+        cure += f"; if {early} is in steps and {type(last).__name__} fills the run, write {mixed!r}"
+    return cure
+
+
+def long_warmup(look: Look) -> Found:
+    """The warmup takes the whole run, or most of it."""
+    unit = driving_unit(look.track.schedule)
+    for begin, node in placed(look.track.resolved):
+        end = look.run.time_at(begin + node.duration, unit) if isinstance(node, Warmup) else 0.0
+        if end >= look.total:
+            what = f"the warmup lasts {look.length(end)}, the run {look.length(look.total)}"
+            yield "error", look.moment(0.0), what, 'write it as a share of the run: Warmup("5%")'
+        elif end > 0.5 * look.total:
+            what = f"the warmup takes {100 * end / look.total:.3g} % of the run"
+            yield "warning", look.moment(end), what, 'a few percent are usual: Warmup("5%")'
+
+
+def cut_off(look: Look) -> Found:
+    """The run ends before the schedule does, or before one of its changes."""
+    ends, last = look.track.ends, look.last
+    slack = max(1.0, 1e-3 * look.total) if look.run.whole else 1e-3 * look.total
+    final = look.track.value(ends) if ends < math.inf else last
+    if look.total + slack < ends < math.inf and abs(final - last) > 0.01 * look.peak:
+        what = (
+            f"the schedule of {look.length(ends)} is cut off after {100 * look.total / ends:.3g} % "
+            f"of it, at {spoken(last)} instead of {spoken(final)}"
+        )
+        cure = 'fit it to the run: leave the last length out, or write "rest" or a share: "20%"'
+        yield "warning", look.moment(look.run.last), what, cure
+    for time, change in _moments(look):
+        if time >= look.total:
+            what = f"the change at {look.length(time)} comes after the end of the run"
+            yield "warning", look.moment(look.run.last), what, f"move it or leave it out ({change})"
+
+
+def _moments(look: Look) -> Iterator[tuple[float, str]]:
+    """The moments of tables in the run's time, and what they set."""
+    unit = driving_unit(look.track.schedule)
+    for begin, node in placed(look.track.resolved):
+        rows: Iterable[Point] = ()
+        if isinstance(node, MultiStep):
+            rows = [(plain(moment), node.factor) for moment in node.at]
+        elif isinstance(node, Piecewise):
+            rows = node.points  # type: ignore[assignment]  # stored as pairs
+        for moment, value in rows:
+            sign = "factor " if isinstance(node, MultiStep) else "value "
+            yield look.run.time_at(begin + moment, unit), f"{sign}{spoken(value)}"
+
+
+def ends_early(look: Look) -> Found:
+    """The schedule is over long before the run: what is left trains at its last value."""
+    ends, last = look.track.ends, look.last
+    if not look.is_rate or ends >= look.total or last >= 0.5 * look.peak:
+        return
+    idle = look.total - ends
+    if idle <= (max(1.0, 0.01 * look.total) if last == 0.0 else 0.05 * look.total):
+        return
+    what = (
+        f"the schedule is over, and the last {look.length(idle)} of the run "
+        f"({100 * idle / look.total:.3g} %) train at {spoken(last)}"
+    )
+    cure = 'let it fill the run: leave the last length out, or write "rest"'
+    yield "error" if last == 0.0 else "warning", look.moment(ends), what, cure
