@@ -14,12 +14,15 @@ from stepsize import (
     Step,
     Warmup,
     cyclic,
+    difference,
     inverse_sqrt,
     one_cycle,
+    preview,
     resolve,
     sgdr,
     wsd,
 )
+from stepsize.plot import save
 from stepsize.sketch import samples, svg
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
@@ -46,7 +49,7 @@ def several() -> str:
 
 
 def stepping() -> str:
-    """The second seed, section 4: one formula, two stepping units."""
+    """One formula, two stepping units."""
     nine = Horizon("9ep", batches_per_epoch=100)
     curve = Warmup("2ep") >> Cosine()
     return svg(
@@ -92,7 +95,23 @@ def gallery() -> str:
     )
 
 
+def with_matplotlib() -> None:
+    """The pictures of the tools, light and dark."""
+    imagenet = Horizon("90ep", batches_per_epoch=391)
+    cosine, line = Warmup("5ep") >> Cosine(), Warmup("5ep") >> Linear(stop=0.1)
+    gap = difference(cosine, line, imagenet, names=("cosine", "line"), unit="epochs").picture
+    pictures = {
+        "one_cycle": preview(one_cycle(), imagenet, unit="epochs", base=0.4),
+        "difference": gap,
+    }
+    for name, found in pictures.items():
+        for ending, dark in (("", False), ("_dark", True)):
+            save(found, FOLDER / f"{name}{ending}.svg", dark=dark)
+            print(f"docs/pictures/{name}{ending}.svg")
+
+
 if __name__ == "__main__":
+    with_matplotlib()
     written("several.svg", several())
     written("stepping.svg", stepping())
     written("gallery.svg", gallery())
