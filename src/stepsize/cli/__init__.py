@@ -1,0 +1,1 @@
+"""The command line: `stepsize plot|table|check|describe|diff|convert|families|schema`."""
