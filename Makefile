@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check lint types slow bench clean pictures
+.PHONY: demo test check lint types slow docs bench clean pictures
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -23,12 +23,16 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-check: $(VENV)/dev.stamp
+check: $(VENV)/dev.stamp docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# The variable silences an advertisement for the successor of mkdocs-material, not a warning.
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 pictures: $(VENV)/dev.stamp
 	$(BIN)/python tools/pictures.py
@@ -39,4 +43,4 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -1,0 +1,32 @@
+"""What mkdocs calls while it builds the site: the gallery is made here, none of it is committed."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `mkdocs build` does not look there by itself
+from tools import gallery
+
+GALLERY = "gallery/index.md"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the gallery's pages where the navigation names its overview."""
+    config.nav = [_expanded(item) for item in config.nav or []]
+    return config
+
+
+def _expanded(item: Any) -> Any:
+    if item != {"Gallery": GALLERY}:
+        return item
+    return {"Gallery": list(gallery.pages())}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the gallery's pages."""
+    for path, text in gallery.pages().items():
+        files.append(File.generated(config, path, content=text))
+    return files
