@@ -16,15 +16,20 @@ from stepsize import (
     Bounds,
     Cosine,
     FieldError,
+    Harmonic,
     Horizon,
     Linear,
+    OneMinusSqrt,
     Piecewise,
     Plan,
     SpecError,
     UnitError,
     Warmup,
     from_dict,
+    infinite,
     one_cycle,
+    wsd,
+    wsd_s,
 )
 from stepsize.schedules.formula import compile_formula
 from stepsize.torch import Scheduler
@@ -186,3 +191,17 @@ def test_base_lrs_may_be_set_and_a_scheduler_prints_itself():
     scheduler._step_count = 99  # frameworks store it; it stays what was counted
     assert scheduler._step_count == 6
     assert scheduler.horizon is None
+
+
+def test_a_ramp_may_be_named_wherever_one_is_taken():
+    assert wsd(along="one_minus_sqrt") == wsd(along="OneMinusSqrt") == wsd(along=OneMinusSqrt)
+    assert wsd_s(10, 20, 5, along="harmonic") == wsd_s(10, 20, 5, along=Harmonic)
+    assert infinite(5, 20, along="linear") == infinite(5, 20, along=Linear)
+    makes = (
+        wsd,
+        lambda along: wsd_s(1, 2, 3, along=along),
+        lambda along: infinite(1, 2, along=along),
+    )
+    for make in makes:
+        with pytest.raises(FieldError, match="along must be a ramp class or its name .* 'step'"):
+            make(along="step")

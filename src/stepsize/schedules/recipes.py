@@ -5,7 +5,7 @@ Lengths are steps or texts with units; where a formula counts single steps (`noa
 """
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stepsize.errors import FieldError
 from stepsize.schedules.decays import Exponential, ExponentialWarmup, MultiStep, PowerLaw
@@ -19,10 +19,14 @@ from stepsize.schedules.ramps import (
 )
 from stepsize.schedules.schedule import Schedule
 from stepsize.schedules.timing import Repeated
-from stepsize.schedules.warmup import Constant, Warmup
+from stepsize.schedules.warmup import Constant, Warmup, ramp_class
 from stepsize.units import REST, Time, parse
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Text = float | str | Time
+Shape = type[Ramp] | str
 
 
 def inverse_sqrt(timescale: Text = 1.0) -> Schedule:
@@ -316,7 +320,7 @@ def slanted_triangular(over: float, *, rise: float = 0.1, ratio: float = 32.0) -
 
 
 def wsd(
-    warmup: Text = "5%", cooldown: Text = "20%", *, along: type[Ramp] = Linear, stop: float = 0.0
+    warmup: Text = "5%", cooldown: Text = "20%", *, along: Shape = Linear, stop: float = 0.0
 ) -> Schedule:
     """Warmup, stable, decay (also: trapezoid): `along` is the shape of the cooldown.
 
@@ -326,9 +330,8 @@ def wsd(
     >>> wsd(along=OneMinusSqrt)
     Warmup('5%') >> Constant('rest') >> OneMinusSqrt('20%')
     """
-    if not (isinstance(along, type) and issubclass(along, Ramp)):
-        raise FieldError.of("wsd.along", "a ramp class, such as Linear", along)
-    end = along(cooldown) if stop == 0.0 and along is not Geometric else along(cooldown, stop=stop)  # type: ignore[call-arg]  # every ramp takes these
+    ramp: Callable[..., Ramp] = ramp_class("wsd.along", along)
+    end = ramp(cooldown) if stop == 0.0 and ramp is not Geometric else ramp(cooldown, stop=stop)
     return Warmup(warmup) >> Constant(REST) >> end
 
 
@@ -349,7 +352,7 @@ def wsd_s(
     cooldown: Text,
     *,
     stop: float = 0.1,
-    along: type[Ramp] = Linear,
+    along: Shape = Linear,
     times: int | None = None,
 ) -> Schedule:
     """WSD-S: stable and decay again and again, each period going on from the decayed weights.
@@ -359,7 +362,8 @@ def wsd_s(
     >>> [wsd_s(10, 80, 10)(t) for t in (10, 90, 95, 100, 190)]
     [1.0, 1.0, 0.55, 1.0, 1.0]
     """
-    period = Constant(stable) >> along(cooldown, stop=stop)  # type: ignore[call-arg]  # every ramp takes these
+    ramp: Callable[..., Ramp] = ramp_class("wsd_s.along", along)
+    period = Constant(stable) >> ramp(cooldown, stop=stop)
     return Warmup(warmup) >> period.repeated(times=times)
 
 
@@ -368,7 +372,7 @@ def infinite(
     cooldown: Text,
     constant: float = 0.5,
     *,
-    along: type[Ramp] = Cosine,
+    along: Shape = Cosine,
     anneal: Text | None = None,
     stable: Text | None = None,
     stop: float = 0.01,
@@ -383,7 +387,8 @@ def infinite(
     >>> infinite(10, 90, 0.5)(1e6), infinite(10, 90, 0.5, stable=100, anneal=100, stop=0.005)(300)
     (0.5, 0.005)
     """
-    start = Warmup(warmup) >> along(cooldown, stop=constant)  # type: ignore[call-arg]  # every ramp takes these
+    ramp: Callable[..., Ramp] = ramp_class("infinite.along", along)
+    start = Warmup(warmup) >> ramp(cooldown, stop=constant)
     if anneal is None:
         return start >> Constant(value=constant)
     hold = Constant(REST if stable is None else stable, constant)

@@ -42,7 +42,7 @@ class Warmup(Schedule):
     along: type[Ramp] | str = Linear
 
     def _check(self) -> None:
-        along = _ramp_class(self.along)
+        along = ramp_class("Warmup.along", self.along)
         object.__setattr__(self, "along", along)
         try:
             self._ramp(1.0, 1.0 if self.start is None else self.start)
@@ -85,8 +85,8 @@ class Warmup(Schedule):
         return mix(1.0, ramp.stop, backwards)
 
 
-def _ramp_class(given: object) -> type[Ramp]:
-    """Find a ramp by its class, its kind or the name of its class."""
+def ramp_class(field: str, given: object) -> type[Ramp]:
+    """Find a ramp by its class, its kind or the name of its class; `FieldError` for no ramp."""
     ramps = [cls for cls in REGISTRY.values() if issubclass(cls, Ramp)]
     named = {**{cls.__name__: cls for cls in ramps}, **{cls.kind: cls for cls in ramps}}
     found = named.get(given) if isinstance(given, str) else given
@@ -94,7 +94,7 @@ def _ramp_class(given: object) -> type[Ramp]:
         return found
     rule = f"a ramp class or its name ({', '.join(sorted(cls.__name__ for cls in ramps))})"
     near = nearest(given, named).lstrip(", ") if isinstance(given, str) else ""
-    raise FieldError.of("Warmup.along", rule, given, near)
+    raise FieldError.of(field, rule, given, near)
 
 
 @schedule
