@@ -29,26 +29,34 @@ LIMIT = "`import torch`"
 
 def tables(*, quick: bool) -> list[Table]:
     """Give the tables of this section."""
-    times = _least(PROGRAMS, rounds=1 if quick else 9)
+    times = least(PROGRAMS, rounds=1 if quick else 9)
     bare, limit = times["nothing"], times[LIMIT] - times["nothing"]
     rows = [
-        [name, _ms(times[name] - bare), f"{(times[name] - bare) / limit:.3f}x", *_loaded(program)]
+        [
+            name,
+            milliseconds(times[name] - bare),
+            f"{(times[name] - bare) / limit:.3f}x",
+            *_loaded(program),
+        ]
         for name, program in PROGRAMS.items()
         if program
     ]
     columns = ["program", "CPU time", "ratio to torch", *WATCHED]
     notes = (
         "User and system CPU time of a fresh process, the least of several in shuffled order, less "
-        f"the {_ms(bare)} of one that does nothing. The other columns: which modules it has loaded."
+        f"the {milliseconds(bare)} of one that does nothing. The other columns: which modules it "
+        "has loaded."
     )
     return [Table("CPU time beyond a bare interpreter", columns, rows, notes)]
 
 
-def _ms(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Write a time."""
     return f"{seconds * 1e3:,.1f} ms"
 
 
-def _least(programs: Mapping[str, str], rounds: int) -> dict[str, float]:
+def least(programs: Mapping[str, str], rounds: int) -> dict[str, float]:
+    """Give the least CPU time of a fresh process for every program, in shuffled order."""
     for program in programs.values():
         _cpu(program)  # writes the bytecode caches
     best = dict.fromkeys(programs, math.inf)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from stepsize import REGISTRY, Cosine, Warmup, load, one_cycle
 from stepsize.cli import app as cli
@@ -291,3 +292,11 @@ def test_picture_files_without_matplotlib_name_the_cure(run, monkeypatch):
     status, _, err = run("plot", "Cosine(9)", "--output", "lr.png")
     assert status == 2
     assert re.search(r"picture files need matplotlib: pip install 'stepsize\[plot\]'", err)
+
+
+def test_expressions_are_completed():
+    complete = ShellComplete(cli.app, {}, "stepsize", "_STEPSIZE_COMPLETE").get_completions
+    found = [item.value for item in complete(["plot"], 'Warmup("5%") >> Co')]
+    assert found[:2] == ['Warmup("5%") >> Constant(', 'Warmup("5%") >> Cosine(']
+    assert [(i.value, i.type) for i in complete(["describe"], "runs/")] == [("runs/", "file")]
+    assert next(i.value for i in complete(["check"], "sgd")) == "sgdr("

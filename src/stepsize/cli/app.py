@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from stepsize.cli import show
-from stepsize.cli.options import JSON, SOURCE, TRUST, UNIT, Over, over_a_run, pictured
+from stepsize.cli.options import JSON, SOURCE, SOURCES, TRUST, UNIT, Over, over_a_run, pictured
 from stepsize.cli.sources import length, needs_options, read, read_all
 from stepsize.errors import SpecError, StepsizeError, UnitError
 
@@ -25,7 +25,7 @@ def app() -> None:
 
 
 @app.command(epilog=SOURCE)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@SOURCES
 @click.option("--log-x", is_flag=True, help="Show time by orders of magnitude.")
 @click.option("--log-y", is_flag=True, help="Show values by orders of magnitude.")
 @UNIT
@@ -44,7 +44,7 @@ def plot(
 
 
 @app.command(epilog=SOURCE)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@SOURCES
 @click.option("--every", help="Time between rows: 100, 1ep, 5%.")
 @click.option("--rows", type=int, default=21, help="How many rows, without --every.")
 @UNIT
@@ -97,7 +97,7 @@ def _golden(path: str, what: object, over: Over, *, write: bool, rtol: float) ->
 
 
 @app.command(epilog=SOURCE)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@SOURCES
 @click.option("--ignore", multiple=True, help="Leave out a rule; may be repeated.")
 @click.option(
     "--fail-on",
@@ -129,7 +129,7 @@ def check(
 
 
 @app.command(epilog=SOURCE)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@SOURCES
 @JSON
 @over_a_run
 def describe(*, sources: tuple[str, ...], over: Over, as_json: bool) -> None:

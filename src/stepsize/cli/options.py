@@ -1,16 +1,21 @@
 """The options that the commands share, and what they say together."""
 
 import functools
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stepsize.cli.sources import bases, horizon_of
 from stepsize.time import Horizon
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 Command = Callable[..., Any]
+_WORD = f"{string.ascii_letters}{string.digits}_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,26 @@ _MORE = (
     ),
     click.option("--seconds-per-step", type=float, help="Where wall-clock time is shown."),
     TRUST,
+)
+
+
+def _suggested(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """Complete the last name of an expression, or a file."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 (only for completion)
+
+    from stepsize.cli.show import callables  # noqa: PLC0415 (as above)
+
+    del context, parameter
+    written = incomplete.rstrip(_WORD)
+    word = incomplete[len(written) :]
+    names = [f"{written}{name}(" for name in callables() if word and name.startswith(word)]
+    return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
+
+
+SOURCES = click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=_suggested
 )
 SOURCE = (
     "SOURCE: an expression such as 'Warmup(\"5%\") >> Cosine()', or a .json, .yaml or .toml file."

@@ -122,12 +122,17 @@ def difference(
         picture(found.picture, output, as_json=False, **sizes)
 
 
-def families(name: str | None, *, as_json: bool) -> None:
-    """Print every family and recipe in a line, or all about one."""
-    from stepsize.files.expression import recipes_by_name  # noqa: PLC0415 (a command loads what it needs)
+def callables() -> dict[str, Any]:
+    """Every family and recipe by its name, as an expression may call it."""
+    from stepsize.files.expression import recipes_by_name  # noqa: PLC0415 (for some commands)
     from stepsize.schedules.names import class_names  # noqa: PLC0415 (as above)
 
-    known = {**dict(sorted(class_names().items())), **dict(sorted(recipes_by_name().items()))}
+    return {**dict(sorted(class_names().items())), **dict(sorted(recipes_by_name().items()))}
+
+
+def families(name: str | None, *, as_json: bool) -> None:
+    """Print every family and recipe in a line, or all about one."""
+    known = callables()
     if name is not None:
         _explain(name, known, as_json=as_json)
         return
