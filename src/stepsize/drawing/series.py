@@ -4,7 +4,7 @@ Text, SVG and matplotlib draw these; tests compare them, so that no test depends
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 Point = tuple[float, float]
@@ -93,6 +93,17 @@ def spoken(value: float) -> str:
         return f"{value:,.0f}"
     mantissa, _, exponent = f"{value:.4g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def listed(texts: Sequence[str], most: int = 6) -> str:
+    """Write texts one after the other; of many, the first and how many more.
+
+    >>> listed(["a", "b", "c", "d"], most=3)
+    'a, b and 2 more'
+    """
+    if len(texts) <= most:
+        return ", ".join(texts)
+    return f"{', '.join(texts[: most - 1])} and {len(texts) - most + 1} more"
 
 
 def value_axis(name: str, values: Iterable[float], stated: float, *, log: bool) -> Axis:

@@ -4,7 +4,7 @@ import itertools
 import string
 from collections.abc import Iterator
 
-from stepsize.drawing.series import Axis, Panel, Point, Series, spoken
+from stepsize.drawing.series import Axis, Panel, Point, Series, listed, spoken
 
 _MARGIN = 11
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: row, then column
@@ -61,7 +61,7 @@ def _legend(panel: Panel, *, dotted: bool, paint: bool) -> Iterator[str]:
             yield f"{' ' * _MARGIN}{_painted(sign, i, paint=paint)} {series.name}"
         if len(series.parts) > 1 and len(panel.series) == 1:
             parts = [f"{name} from {spoken(begin)}" for begin, name in series.parts]
-            yield " " * _MARGIN + ", ".join(parts)
+            yield " " * _MARGIN + listed(parts)
 
 
 def _letter(i: int) -> str:

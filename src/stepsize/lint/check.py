@@ -6,15 +6,19 @@ keeps quiet: the recipes of this library over a fitting run have no finding.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stepsize.drawing.series import survey
+from stepsize.drawing.series import listed, survey
 from stepsize.errors import FieldError, NoRoomError
 from stepsize.lint import course, lengths
 from stepsize.lint.subject import Finding, Found, Look
 from stepsize.look.tracks import Bases, Run, Track, run_of
 from stepsize.time import Horizon
+
+if TYPE_CHECKING:
+    from stepsize.schedules.schedule import Schedule
 
 RULES: Mapping[str, Callable[[Look], Found]] = MappingProxyType(
     {
@@ -80,7 +84,18 @@ Warmup(5) >> Cosine()
     except NoRoomError as error:
         told, _, cure = str(error).partition(": ")
         return (*short, Finding("no-room", "error", "", "", told, cure))
-    return (*short, *(found for track in run.tracks for found in _findings(run, track, ignored)))
+    tracks = _distinct(run.tracks)
+    return (*short, *(found for track in tracks for found in _findings(run, track, ignored)))
+
+
+def _distinct(tracks: Iterable[Track]) -> Iterator[Track]:
+    """One track for all groups with the same schedule, the highest: one fault is told once."""
+    same: dict[tuple[str, Schedule], list[Track]] = {}
+    for track in tracks:
+        same.setdefault((track.key, track.schedule), []).append(track)
+    for each in same.values():
+        highest = max(each, key=lambda track: track.scale)
+        yield replace(highest, name=listed([track.name for track in each if track.name], 3))
 
 
 def _short_run(horizon: Horizon | None) -> Iterator[Finding]:

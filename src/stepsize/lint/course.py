@@ -15,6 +15,7 @@ from stepsize.schedules.warmup import Constant, Warmup
 from stepsize.time import driving_unit
 from stepsize.units import number_text
 
+_FALLING = 3  # steps that it takes to see a fall
 _SUMMED = 4096  # values that a share of the travel is found from
 
 
@@ -90,7 +91,7 @@ def freezes(look: Look) -> Found:
 
 def never_falls(look: Look) -> Found:
     """The rate stays near its peak to the end: training wanders around what it could settle in."""
-    if not look.is_rate or not look.peak:
+    if not look.is_rate or not look.peak or look.total < _FALLING:
         return
     top = next(i for i, (_, value) in enumerate(look.points) if value == look.peak)
     if min(value for _, value in look.points[top:]) < 0.9 * look.peak:

@@ -10,6 +10,7 @@ from stepsize.drawing.series import Axis, Panel, Point, Series, survey, thinned,
 from stepsize.errors import FieldError
 from stepsize.look.tracks import Bases, Run, Track, run_of
 from stepsize.schedules.fields import Bounds
+from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon
 from stepsize.units import SECONDS, UNITS, unit_named
 
@@ -98,7 +99,13 @@ def preview(
     run = run_of(what, horizon, base=base, seconds_per_step=seconds_per_step)
     axis = time_axis(run, unit, log=log_x)
     keys = dict.fromkeys(track.key for track in run.tracks)
-    panels = (_panel(run, [t for t in run.tracks if t.key == key], axis, log=log_y) for key in keys)
+    drawn: dict[Schedule, tuple[Point, ...]] = {}  # groups differ by a number more often than not
+    for track in run.tracks:
+        if track.resolved not in drawn:
+            drawn[track.resolved] = points_of(run, track, axis)
+    panels = (
+        _panel(run, [t for t in run.tracks if t.key == key], axis, drawn, log=log_y) for key in keys
+    )
     return Preview(tuple(panels))
 
 
@@ -127,12 +134,12 @@ def axis_unit(run: Run, unit: str | None) -> str:
 
 
 def points_of(run: Run, track: Track, axis: Axis) -> tuple[Point, ...]:
-    """Give the points of one curve, in the axis' unit."""
+    """Give the points of one curve before it is scaled, in the axis' unit."""
     unit = next(unit for unit, name in AXES.items() if name == axis.name)
     marks = [*(begin for begin, _ in track.parts), track.ends]
     low = min(1.0, run.total / 10.0) if run.whole else run.total / 1e4
     seen = survey(
-        track.value,
+        track.factor,
         low if axis.log else 0.0,
         run.total,
         whole=run.whole and run.total > 800,  # noqa: PLR2004 (below, a step is wider than a pixel)
@@ -142,8 +149,15 @@ def points_of(run: Run, track: Track, axis: Axis) -> tuple[Point, ...]:
     return thinned([(run.to(unit, time), value) for time, value in seen], axis)
 
 
-def _panel(run: Run, tracks: list[Track], axis: Axis, *, log: bool) -> Panel:
-    series = tuple(_series(run, track, axis) for track in tracks)
+def _panel(
+    run: Run,
+    tracks: list[Track],
+    axis: Axis,
+    drawn: dict[Schedule, tuple[Point, ...]],
+    *,
+    log: bool,
+) -> Panel:
+    series = tuple(_series(run, track, axis, drawn[track.resolved]) for track in tracks)
     values = [value for each in series for _, value in each.points]
     stated = max(track.resolved.range[1] * track.scale for track in tracks)
     key = tracks[0].key
@@ -151,7 +165,8 @@ def _panel(run: Run, tracks: list[Track], axis: Axis, *, log: bool) -> Panel:
     return Panel(key, axis, value_axis(name, values, stated, log=log), series)
 
 
-def _series(run: Run, track: Track, axis: Axis) -> Series:
+def _series(run: Run, track: Track, axis: Axis, points: tuple[Point, ...]) -> Series:
     unit = next(unit for unit, name in AXES.items() if name == axis.name)
     parts = tuple((run.to(unit, at), name) for at, name in track.parts if at < run.total)
-    return Series(track.name, points_of(run, track, axis), parts)
+    scaled = points if track.scale == 1.0 else tuple((x, track.scale * y) for x, y in points)
+    return Series(track.name, scaled, parts)

@@ -30,17 +30,20 @@ class Track:
         name: which of several it is: a param group, or one of the schedules compared.
         schedule: as it is written.
         resolved: in plain numbers of its driving unit.
+        factor: the schedule as a function of the run's time (`Run.clock`).
         scale: what multiplies it: a group's base value, or 1.
-        value: the value as a function of the run's time (`Run.clock`).
+        is_value: whether the product is written to the optimizer, or a factor of what is.
         parts: when each of its parts begins in the run's time, and what it is called.
+        ends: when it is over.
     """
 
     key: str
     name: str
     schedule: Schedule
     resolved: Schedule
+    factor: Callable[[float], float]
     scale: float
-    value: Callable[[float], float]
+    is_value: bool
     parts: tuple[tuple[float, str], ...]
     ends: float
 
@@ -50,9 +53,10 @@ class Track:
         return ", ".join(filter(None, (self.key, self.name)))
 
     @property
-    def is_value(self) -> bool:
-        """Whether it shows what is written to the optimizer, rather than a factor of that."""
-        return self.schedule.is_absolute or self.scale != 1.0
+    def value(self) -> Callable[[float], float]:
+        """The scheduled value as a function of the run's time."""
+        factor, scale = self.factor, self.scale
+        return factor if scale == 1.0 else lambda time: scale * factor(time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,8 @@ class Run:
         return time * self.seconds_per_step
 
 
-Entry = tuple[str, str, Schedule, float]
+Entry = tuple[str, str, Schedule, float | None]
+"""Key, name, schedule, and what scales it; None for a factor whose base value is not known."""
 
 
 def run_of(
@@ -148,7 +153,7 @@ def run_of(
     known = given or Horizon()
     clock = _clock([driving_unit(entry[2]) for entry in entries], seconds_per_step)
     run = Run(known, clock, 0.0, True, seconds_per_step, ())
-    tracks = tuple(_track(entry, run) for entry in entries)
+    tracks = tuple(_tracks(entries, run))
     total = _total(run) if known.total is not None else _end(tracks)
     if total is None:
         unit = driving_unit(tracks[0].schedule)
@@ -159,9 +164,9 @@ def run_of(
 
 def _entries(what: Any) -> Iterator[Entry]:
     if isinstance(what, Schedule):
-        yield "", "", what, 1.0
+        yield "", "", what, None
     elif isinstance(what, Plan):
-        yield from ((key, "", schedule, 1.0) for key, schedule in what.items())
+        yield from ((key, "", schedule, None) for key, schedule in what.items())
     elif hasattr(what, "tracks") and hasattr(what, "horizon"):
         yield from what.tracks()
     elif isinstance(what, Mapping | list | tuple) and what:
@@ -169,7 +174,7 @@ def _entries(what: Any) -> Iterator[Entry]:
         for name, each in named:
             if not isinstance(each, Schedule | Plan):
                 raise FieldError.of(f"{name!r}", "a schedule or a plan", each)
-            yield from ((key, str(name), schedule, 1.0) for key, _, schedule, _ in _entries(each))
+            yield from ((key, str(name), schedule, None) for key, _, schedule, _ in _entries(each))
     else:
         cure = "give Cosine(100), Plan(lr=...), {'a': ..., 'b': ...} or a Scheduler"
         raise FieldError.of("what to look at", "a schedule, a plan, or several", what, cure)
@@ -183,8 +188,8 @@ def _scaled(entries: Iterator[Entry], base: Bases) -> Iterator[Entry]:
     if unknown := sorted(set(bases) - keys):
         raise FieldError.of("base: a key", f"one of {', '.join(sorted(keys))}", unknown[0])
     for key, name, schedule, scale in found:
-        own = 1.0 if schedule.is_absolute else bases.get(key or "lr", 1.0)
-        yield key, name, schedule, scale * own
+        own = None if schedule.is_absolute else bases.get(key or "lr")
+        yield key, name, schedule, scale if own is None else own * (scale or 1.0)
 
 
 def _check_horizon(schedules: list[Schedule], horizon: Horizon | None) -> None:
@@ -196,15 +201,24 @@ def _check_horizon(schedules: list[Schedule], horizon: Horizon | None) -> None:
         )
 
 
-def _track(entry: Entry, run: Run) -> Track:
-    key, name, schedule, scale = entry
+def _tracks(entries: list[Entry], run: Run) -> Iterator[Track]:
+    """The tracks; a schedule of many groups is resolved once."""
+    known: dict[Schedule, Track] = {}
+    for key, name, schedule, scale in entries:
+        if schedule not in known:
+            known[schedule] = _resolved(schedule, run)
+        number = 1.0 if scale is None else scale
+        written = schedule.is_absolute or scale is not None
+        yield replace(known[schedule], key=key, name=name, scale=number, is_value=written)
+
+
+def _resolved(schedule: Schedule, run: Run) -> Track:
     resolved = resolve(schedule, run.horizon) if units_of(schedule) else schedule
     unit, inner = driving_unit(schedule), resolved.compile()
-    plain = inner if unit == run.clock else lambda time: inner(run.position(time, unit))
-    value = plain if scale == 1.0 else lambda time: scale * plain(time)
+    factor = inner if unit == run.clock else lambda time: inner(run.position(time, unit))
     parts = tuple((run.time_at(at, unit), called) for at, called in parts_of(resolved))
     ends = run.time_at(resolved.duration, unit)
-    return Track(key, name, schedule, resolved, scale, value, parts, ends)
+    return Track("", "", schedule, resolved, factor, 1.0, True, parts, ends)
 
 
 def _clock(units: list[str], seconds_per_step: float | None) -> str:

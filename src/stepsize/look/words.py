@@ -3,13 +3,16 @@
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from stepsize.drawing.series import Point, spoken, survey
+from stepsize.drawing.series import Point, listed, spoken, survey
 from stepsize.look.preview import AXES, axis_unit
 from stepsize.look.tracks import Bases, Run, Track, run_of
 from stepsize.time import Horizon
+
+if TYPE_CHECKING:
+    from stepsize.schedules.schedule import Schedule
 
 _LOOKS = 1 << 16  # values that a sum takes part in; every step of a run up to that length
 
@@ -67,8 +70,8 @@ class Facts:
         if self.title.partition(",")[0] in ("", "lr"):
             lines.append(self._area_text())
         if len(self.parts) > 1:
-            parts = ", ".join(f"{name} from {spoken(begin)}" for begin, name in self.parts)
-            lines.append(f"{parts}.")
+            parts = [f"{name} from {spoken(begin)}" for begin, name in self.parts]
+            lines.append(f"{listed(parts)}.")
         return "\n  ".join(lines)
 
     def _moment(self, time: float) -> str:
@@ -126,35 +129,50 @@ def describe(
       Warmup from 0, Cosine from 1,955.
     """
     run = run_of(what, horizon, base=base, seconds_per_step=seconds_per_step)
-    return Description(tuple(_facts(run, track) for track in run.tracks))
+    known: dict[Schedule, Facts] = {}  # groups differ by a number more often than not
+    for track in run.tracks:
+        if track.schedule not in known:
+            known[track.schedule] = _facts(run, track)
+    return Description(tuple(_scaled(known[track.schedule], track) for track in run.tracks))
 
 
 def _facts(run: Run, track: Track) -> Facts:
-    unit = axis_unit(run, None)
+    """The facts about a schedule, before it is scaled."""
+    unit, value, whole = axis_unit(run, None), track.factor, run.whole
     marks = [mark for mark in (*(b for b, _ in track.parts), track.ends) if math.isfinite(mark)]
-    seen = survey(track.value, 0.0, run.total, whole=run.whole, marks=marks, columns=1000)
-    peak_at, peak = _highest(seen, track.value, whole=run.whole)
-    half_at = first_below(seen, 0.5 * peak, peak_at, track.value, whole=run.whole)
+    seen = survey(value, 0.0, run.total, whole=whole, marks=marks, columns=1000)
+    peak_at, peak = _highest(seen, value, whole=whole)
+    half_at = first_below(seen, 0.5 * peak, peak_at, value, whole=whole)
     moments = {q: min(run.total * q / 100.0, run.last) for q in (25, 50, 75, 100)}
-    code = repr(track.resolved)
     return Facts(
         title=track.title,
-        code=f"{spoken(track.scale)} * ({code})" if track.scale != 1.0 else code,
+        code=repr(track.resolved),
         is_value=track.is_value,
         unit=AXES[unit],
         total=run.to(unit, run.total),
-        first=track.value(0.0),
-        last=track.value(run.last),
+        first=value(0.0),
+        last=value(run.last),
         peak=peak,
         peak_at=run.to(unit, peak_at),
         half_at=None if half_at is None else run.to(unit, half_at),
-        quarters={
-            q: track.value(float(math.floor(t)) if run.whole else t) for q, t in moments.items()
-        },
-        mean=mean_of(track.value, run.total, whole=run.whole),
-        parts=tuple(
-            (run.to(unit, begin), name) for begin, name in track.parts if begin < run.total
-        ),
+        quarters={q: value(float(math.floor(t)) if whole else t) for q, t in moments.items()},
+        mean=mean_of(value, run.total, whole=whole),
+        parts=tuple((run.to(unit, at), name) for at, name in track.parts if at < run.total),
+    )
+
+
+def _scaled(facts: Facts, track: Track) -> Facts:
+    scale = track.scale
+    return replace(
+        facts,
+        title=track.title,
+        code=f"{spoken(scale)} * ({facts.code})" if scale != 1.0 else facts.code,
+        is_value=track.is_value,
+        first=scale * facts.first,
+        last=scale * facts.last,
+        peak=scale * facts.peak,
+        quarters={quarter: scale * value for quarter, value in facts.quarters.items()},
+        mean=scale * facts.mean,
     )
 
 
