@@ -179,11 +179,11 @@ WRONG = {
     "1 + 1": "column 1: expected a schedule or a Plan, got 1 + 1",
     "": "column 1: invalid syntax",
     "Linear(5": "column 7: '(' was never closed",
-    "(Linear(5)\n >> Cosin(5))": "line 2, column 5: unknown name 'Cosin', did you mean 'Cosine'",
+    "(Linear(5)\n >> Cosin(5))": "column 16: unknown name 'Cosin', did you mean 'Cosine'",
     "Plan(é=Linear(5), lr=Cosin())": "column 22: unknown name 'Cosin'",
     "Cosine(-5)": "column 1: Cosine.over must be a length > 0, got -5; ",
-    "wsd(along=5)": "column 1: wsd.along must be a ramp class, such as Linear, got 5",
-    "wsd_s(1, 2, 3, along=Warmup)": "column 1: wsd_s(1, 2, 3, along=Warmup): Warmup.__init__() got",
+    "wsd(along=5)": "column 1: wsd.along must be a ramp class or its name (Cosine, Geom",
+    "wsd_s(1, 2, 3, along=Warmup)": "column 1: wsd_s.along must be a ramp class or its nam",
     "Step(5) >> Linear(5)": "column 1: Sequence.parts[0] must be a part that ends",
 }
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -207,10 +208,37 @@ def test_what_is_forbidden_is_a_spec_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(SpecError, match="cannot be read: Permission denied"):
         load(path)
-    monkeypatch.setattr(Path, "write_text", forbidden)
+    monkeypatch.setattr(os, "open", forbidden)
     monkeypatch.setattr(Path, "unlink", forbidden)
     with pytest.raises(SpecError, match="cannot be written: Permission denied"):
         dump(Linear(5), path)
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "plan.json"
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda i: dump(Linear(5 + i), path), range(200)))
+    assert isinstance(load(path), Linear)
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_file_keeps_its_mode_and_a_link_stays_one(tmp_path):
+    path, link = tmp_path / "plan.json", tmp_path / "link.json"
+    dump(Linear(5), path)
+    path.chmod(0o600)
+    link.symlink_to(path)
+    dump(Linear(6), link)
+    assert link.is_symlink()
+    assert load(path) == Linear(6)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_could_not_be_read_again_is_not_written(tmp_path):
+    table = Piecewise(dict.fromkeys(range(60000), 1.0))
+    with pytest.raises(SpecError, match="bytes in YAML, this has .*; JSON may be longer"):
+        dump(table, tmp_path / "long.yaml")
+    dump(table, tmp_path / "long.json")
+    assert load(tmp_path / "long.json") == table
 
 
 def test_toml_has_no_none():
@@ -428,11 +456,11 @@ def test_files_that_are_none(tmp_path):
     folder.mkdir()
     latin.write_bytes("é".encode("latin-1"))
     with large.open("wb") as file:
-        file.truncate(2**24 + 1)
+        file.truncate(2**22 + 1)
     cases = {
         folder: "cannot be read: Is a directory",
         latin: "cannot be read: it is no text in UTF-8",
-        large: "a schedule file has at most 16777216 bytes, this has 16777217",
+        large: "a schedule file has at most 4194304 bytes in JSON, this has 4194305",
         tmp_path / "nowhere.toml": "there is no such file",
         tmp_path / "nu\0ll.toml": "cannot be read: embedded null byte",
         tmp_path / "plan.ini": "a schedule file ends in .json, .yaml, .yml, .toml, got .ini",
@@ -441,8 +469,8 @@ def test_files_that_are_none(tmp_path):
     for path, message in cases.items():
         with pytest.raises(SpecError, match=message):
             load(path)
-    with pytest.raises(SpecError, match="at most 16777216 bytes"):
-        loads(" " * (2**24 + 1))
+    with pytest.raises(SpecError, match="at most 4194304 bytes"):
+        loads(" " * (2**22 + 1))
     with pytest.raises(SpecError, match="the text of a file is a str, got bytes"):
         loads(b"{}")
     with pytest.raises(SpecError, match="unknown form 'yml', did you mean 'yaml': json, yaml"):

@@ -33,8 +33,9 @@ FRAMEWORKS = {
     "tomli_w": {"files/forms.py"},
 }
 STANDARD = {
-    "abc", "ast", "bisect", "collections", "dataclasses", "decimal", "difflib", "fractions",
-    "functools", "hashlib", "html", "importlib", "inspect", "itertools", "json", "math", "numbers",
+    "abc", "ast", "bisect", "collections", "csv", "dataclasses", "decimal", "difflib", "fractions",
+    "functools", "hashlib", "html", "importlib", "inspect", "io", "itertools", "json",
+    "keyword", "math", "numbers",
     "os", "pathlib", "re", "shutil", "string", "sys", "textwrap", "tomllib", "types", "typing",
     "warnings", "weakref",
 }  # fmt: skip

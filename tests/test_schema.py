@@ -72,6 +72,8 @@ VALID = [
 def test_what_a_person_may_write_is_valid(node):
     VALIDATOR.validate({"$schema": "x", "format": 1, "schedule": node})
     VALIDATOR.validate({"format": 1, "plan": {"lr": node, "my_key": node}})
+    if "function" not in node:  # which only loads where it is trusted
+        assert isinstance(from_dict({"format": 1, "schedule": node}), Schedule)
 
 
 INVALID = [

@@ -1,6 +1,8 @@
 """Pictures with matplotlib: PNG, SVG, PDF, or axes in a figure of your own."""
 
-from collections.abc import Iterator
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -10,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from stepsize.drawing.series import Axis, Panel, Series, spoken
 from stepsize.drawing.svg import COLOURS
 from stepsize.errors import FieldError, SpecError
+from stepsize.files.disk import write_whole
 from stepsize.look.preview import Preview, preview
 from stepsize.time import Horizon
 
@@ -44,14 +47,19 @@ def plot(
     """
     found = what if isinstance(what, Preview) else preview(what, horizon, **settings)
     theme = _DARK if dark else _LIGHT
-    figure = Figure(
-        figsize=(_WIDE, _HIGH * len(found.panels)), layout="constrained", facecolor=theme["paper"]
-    )
+    size = (_WIDE, sum(map(_height, found.panels)))
+    figure = Figure(figsize=size, layout="constrained", facecolor=theme["paper"])
     grid = figure.subplots(len(found.panels), 1, squeeze=False)
     for axes, panel in zip(grid[:, 0], found.panels, strict=True):
         draw(axes, panel, dark=dark)
     figure.align_ylabels()
     return figure
+
+
+def _height(panel: Panel) -> float:
+    """Inches for a panel: its legend stands above it."""
+    names = [series.name[:60] for series in panel.series[:_NAMED] if series.name]
+    return _HIGH + (0.2 * -(-len(names) // _columns(names)) if names else 0.0)
 
 
 def save(what: Any, path: "str | os.PathLike[str]", *given: Any, **settings: Any) -> None:
@@ -62,17 +70,17 @@ def save(what: Any, path: "str | os.PathLike[str]", *given: Any, **settings: Any
     from pathlib import Path  # noqa: PLC0415 (beside its only use)
 
     target = Path(path)
-    if target.suffix not in (".png", ".svg", ".pdf"):
+    ending = target.suffix.lower()
+    if ending not in (".png", ".svg", ".pdf"):
         raise SpecError(f"{target}: a picture ends in .png, .svg or .pdf")
     figure = plot(what, *given, **settings)
     # the same picture is the same file: no date, no random ids, and text that stays text
     fixed: dict[Any, Any] = {"svg.hashsalt": "stepsize", "svg.fonttype": "none"}
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    try:
-        with mpl.rc_context(fixed):
-            figure.savefig(target, dpi=150, metadata=dates.get(target.suffix))
-    except OSError as error:
-        raise SpecError(f"{target}: cannot be written: {error.strerror or error}") from None
+    content = io.BytesIO()
+    with mpl.rc_context(fixed):
+        figure.savefig(content, dpi=150, format=ending[1:], metadata=dates.get(ending))
+    write_whole(target, content.getvalue())
 
 
 def draw(axes: "Axes", panel: Panel, *, dark: bool = False) -> None:
@@ -102,16 +110,22 @@ def _legend(axes: "Axes") -> None:
     """Name the curves above the panel; of many, some."""
     lines, names = axes.get_legend_handles_labels()
     every = -(-len(lines) // _NAMED)
+    shown = [textwrap.shorten(name, 60, placeholder=" ...") for name in names[::every]]
     axes.legend(
         lines[::every],
-        names[::every],
+        shown,
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
-        ncols=4,
+        ncols=_columns(shown),
         frameon=False,
         fontsize="small",
         labelcolor="linecolor",
     )
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many names fit beside each other."""
+    return max(min(4, 90 // (max(map(len, names)) + 5)), 1)
 
 
 def _axes(axes: "Axes", panel: Panel, theme: dict[str, str]) -> None:
@@ -122,7 +136,9 @@ def _axes(axes: "Axes", panel: Panel, theme: dict[str, str]) -> None:
     for axis, name in ((panel.x, "x"), (panel.y, "y")):
         _scale(axes, axis, name)
     room = 0.04 * (panel.y.high - panel.y.low)
-    if not panel.y.log:
+    if panel.y.log:
+        axes.set_ylim(panel.y.low, panel.y.high * (panel.y.high / panel.y.low) ** 0.04)
+    else:
         axes.set_ylim(panel.y.low - room, panel.y.high + room)
     axes.grid(visible=True, color=theme["faint"], alpha=0.25, linewidth=0.7)
     axes.minorticks_off()

@@ -226,21 +226,27 @@ def _amount(total: float | str | Time) -> tuple[float, str]:
     return plain(total), "st"
 
 
-def driving_unit(schedule: "Schedule | Plan") -> str:
+def driving_unit(schedule: "Schedule | Plan", horizon: "Horizon | None" = None) -> str:
     """Give the unit whose passing moves a schedule: `st`, `samples`, `tok` or `s`.
 
     It is the unit the schedule is written in: a cosine over tokens is another curve than one over
-    steps as soon as the batch size changes.
+    steps as soon as the batch size changes. One that is written in shares of the horizon alone is
+    moved by wall-clock time where the horizon is so long.
 
-    >>> from stepsize import Cosine, Warmup
+    >>> from stepsize import Cosine, Horizon, Warmup
     >>> driving_unit(Warmup("5%") >> Cosine()), driving_unit(Warmup("1e6 tok") >> Cosine())
     ('st', 'tok')
+    >>> driving_unit(Warmup("5%") >> Cosine(), Horizon("12h"))
+    's'
     """
     units = units_of(schedule) if isinstance(schedule, Schedule) else schedule.units
     for unit in ("tok", "samples"):
         if unit in units:
             return unit
-    return "s" if units & SECONDS.keys() else "st"
+    total = None if horizon is None else horizon.total
+    timed = isinstance(total, Time) and total.unit in SECONDS
+    shares = bool(units) and units <= {"%", "rest"}
+    return "s" if units & SECONDS.keys() or (timed and shares) else "st"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +331,7 @@ def resolve(
         raise FieldError.of(
             "schedule", "a schedule (a Plan resolves itself: plan.resolved(horizon))", schedule
         )
-    clock = _HorizonClock(horizon, driving_unit(schedule))
+    clock = _HorizonClock(horizon, driving_unit(schedule, horizon))
     room = clock.total("rest") if horizon.total is not None else None
     if room is None and leaves_rest(schedule):
         clock.total('a "rest"')
@@ -355,7 +361,7 @@ def stepwise(schedule: Schedule, horizon: Horizon | None) -> Callable[[float], f
     """
     if horizon is None:
         return schedule.compile()
-    unit = driving_unit(schedule)
+    unit = driving_unit(schedule, horizon)
     value = resolve(schedule, horizon).compile()
     if unit == "st":
         return value

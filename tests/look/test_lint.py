@@ -48,13 +48,15 @@ from stepsize import (
 from stepsize.lint.check import RULES
 
 RUN = Horizon("90ep", batches_per_epoch=391)
+GPT3 = Horizon("300e9tok", batch_size=1536, tokens_per_sample=2048)
 
 # rule: what it must find (schedule, horizon, words of the finding), near misses it must not
 CASES = {
     "epochs-as-steps": (
         [
-            (Warmup(5) >> Cosine(85), RUN, "exactly as many as there are epochs"),
+            (Warmup(5) >> Cosine(85), RUN, "as many as there are epochs"),
             (Cosine(90), RUN, "write Cosine('90ep')"),
+            (Warmup("5ep") * MultiStep((30, 60, 80)), RUN, "Warmup('5ep') * MultiStep(('30ep',"),
             (MultiStep((30, 60, 80)), RUN, "write MultiStep(('30ep', '60ep', '80ep'))"),
             (Step(30), RUN, "write Step('30ep')"),
             (Piecewise({0: 1.0, 30: 0.1}), RUN, "write Piecewise((('0ep', 1), ('30ep', 0.1)))"),
@@ -68,8 +70,18 @@ CASES = {
             (Warmup(90) >> Cosine(), RUN),  # only the warmup is in steps
             (untuned_warmup(0.95) * Cosine(), RUN),
             (sgdr(50), RUN),  # short cycles in steps are somebody's choice
-            (PowerLaw(0.5), RUN),
+            (PowerLaw(0.5, 90), RUN),  # a timescale is no length
+            (noam(512, 4000), Horizon("5000ep", batches_per_epoch=10)),
+            (Warmup(500) >> Constant(), Horizon("1000ep", batches_per_epoch=10)),
+            (Warmup("5%") >> Cosine(), Horizon(100_000, batches_per_epoch=5_000_000)),  # pretraining
         ],
+    ),
+    "under-a-step": (
+        [
+            (Warmup(0.05) >> Cosine(), RUN, "if it is a share of the run, write Warmup('5%')"),
+            (Warmup("5%") >> Linear(0.2) >> Constant(), RUN, "write Linear('20%')"),
+        ],
+        [(Warmup(1) >> Cosine(), RUN)],
     ),
     "factor-is-rate": (
         [
@@ -82,6 +94,7 @@ CASES = {
             ((Warmup("5%") >> Cosine()).absolute(3e-4), RUN),
             (0.1 * Cosine(), RUN),
             (noam(512, 4000), RUN),
+            (Plan(noise=2.0 * Cosine()), RUN),
         ],
     ),
     "zero-start": (
@@ -97,8 +110,11 @@ CASES = {
             (Warmup("95ep") >> Cosine(10), RUN, 'Warmup("5%")'),
             (Warmup("60%") >> Cosine(), RUN, "takes 60 % of the run"),
             (Warmup(1000) * inverse_sqrt(100), Horizon(500), "the warmup lasts"),
+            (noam(512, 4000), Horizon(2000), "the warmup lasts 3,999 steps"),
         ],
-        [(Warmup("45%") >> Cosine(), RUN), (Warmup(499) >> Cosine(501), Horizon(1000))],
+        [
+            (Plan(lr=Cosine(), kl=Warmup("100%").absolute()), RUN),  # not a rate
+            (one_cycle(), RUN),(Warmup("45%") >> Cosine(), RUN), (Warmup(499) >> Cosine(501), Horizon(1000))],
     ),
     "cut-off": (
         [
@@ -107,6 +123,7 @@ CASES = {
             (Constant(100) >> Piecewise({0: 1.0, 950: 0.1}), Horizon(1000), "change at 1,050 steps"),
         ],
         [
+            (Piecewise({0: 1, "50%": 0.5, "100%": 0}, linear=True), RUN),
             (Warmup("5%") >> Cosine(), RUN),
             (Cosine(101), Horizon(100)),  # so that the last step is at 0.0002 rather than 0
             (Warmup(10) >> Constant(10_000), Horizon(1000)),  # nothing is lost of a constant
@@ -116,12 +133,14 @@ CASES = {
     "ends-early": (
         [
             (Warmup("5%") >> Cosine("60ep"), RUN, "the last 9,970 steps of the run (28.3 %) train at 0"),
-            (Linear(900, stop=0.1), Horizon(1000), "train at 0.1"),
+            (Linear(700, stop=0.1), Horizon(1000), "train at 0.1"),
+            (Cosine("90%") >> Constant("rest", 0.0), RUN, "train at 0"),
             (Cosine(980), Horizon(1000), "the last 20 steps"),
         ],
         [
             (Cosine(999), Horizon(1000)),
-            (Linear(960, stop=0.1), Horizon(1000)),
+            (Linear(800, stop=0.1), Horizon(1000)),
+            (Warmup("375e6tok") >> Cosine("260e9tok", stop=0.1), GPT3),
             (Warmup("10%"), RUN),
             (infinite("5ep", "45ep", anneal="10ep"), RUN),
         ],
@@ -132,6 +151,8 @@ CASES = {
             (Linear("50%", stop=0.1) >> Cosine(), RUN, "from 0.1 to 1"),
             (Step("30ep").cut("60ep") >> Linear(), RUN, "begin at 0.1: start=0.1"),
             (Warmup("5%") >> Constant("rest", 0.5) >> Linear("20%"), RUN, "from 0.5 to 1"),
+            (Cosine("295ep", stop=0.01) >> Constant("10ep"), Horizon("305ep", batches_per_epoch=9), "value=0.01"),
+            (Linear("50%", stop=0.1) >> Cosine().between(0.01), RUN, "0.1 * Between(Cosine(17595), 0.01)"),
         ],
         [
             (Constant(500, 0.1) >> Cosine(), RUN),  # a constant warmup
@@ -139,6 +160,9 @@ CASES = {
             (Warmup("5%") >> Step("30ep"), RUN),
             (Warmup("5%") >> Linear(start=0.97), RUN),
             (Warmup("5%") >> sgdr("28.5ep", factor=0.5), RUN),
+            ((Warmup("5ep") >> Cosine()).held("1ep"), RUN),
+            (Warmup("5ep").held("1ep") >> Cosine(), RUN),
+            (Cosine("50%") >> Cosine(), RUN),  # a restart, written out
         ],
     ),
     "late-restart": (
@@ -146,6 +170,9 @@ CASES = {
             (sgdr("10ep", growth=2), Horizon("72ep", batches_per_epoch=391), "in the last 2.78 %"),
             (cyclic("4.5ep"), Horizon("85.5ep", batches_per_epoch=391), "in the last 5.2"),
             (wsd_s("5ep", "25ep", "5ep"), RUN, "rises again"),
+            (Cosine(9800) >> Cosine(200), Horizon(10_000), "restarts for the last 2 % of the run"),
+            (Cosine(half_waves=2), Horizon(10_000), "step 5,000 (50 %)"),
+            (sgdr("10ep"), Horizon("90.5ep", batches_per_epoch=391), "end the run after 35,190 steps"),
         ],
         [
             (sgdr("10ep", growth=2), Horizon("70ep", batches_per_epoch=391)),
@@ -172,11 +199,17 @@ CASES = {
             (Warmup("5%"), RUN, "end with a cooldown"),
             (Linear(stop=0.95), RUN, "ends at 95 % of its peak"),
         ],
-        [(Linear(stop=0.5), RUN), (inverse_sqrt("5ep"), RUN)],
+        [(Linear(stop=0.5), RUN), (inverse_sqrt("5ep"), RUN), (Cosine(), Horizon(1))],
     ),
-    "momentum-at-1": (
-        [(Plan(momentum=Constant(value=1.0).absolute()), RUN, "momentum reaches 1; keep it below 1")],
-        [(Plan(momentum=Constant(value=0.99).absolute()), RUN)],
+    "momentum": (
+        [
+            (Plan(momentum=Constant(value=1.0).absolute()), RUN, "momentum reaches 1; keep it below 1"),
+            (Plan(momentum=Linear(start=0.85, stop=0.95)), RUN, "multiplies the optimizer's own momentum"),
+        ],
+        [
+            (Plan(momentum=Constant(value=0.99).absolute()), RUN),
+            (Plan(beta1=Constant()), RUN),
+        ],
     ),
 }  # fmt: skip
 
@@ -243,10 +276,9 @@ def test_wall_clock_is_checked_too():
     assert (found.rule, found.where) == ("ends-early", "hour 6 (50 %)")
 
 
-# The first seed's own snippet: LinearLR over 1000 steps, then CosineAnnealingLR over
-# `total_epochs - 1000` and milestones=[1000].
+# LinearLR over 1000 steps, then CosineAnnealingLR over `total_epochs - 1000`, milestones=[1000].
 @pytest.mark.parametrize("total_epochs", [1100, 2000, 5000])
-def test_the_seed_snippet_that_subtracts_steps_from_epochs_is_caught(total_epochs):
+def test_a_snippet_that_subtracts_steps_from_epochs_is_caught(total_epochs):
     snippet = Warmup(1000, start=0.01) >> Cosine(total_epochs - 1000)
     run = Horizon(f"{total_epochs}ep", batches_per_epoch=391)
     (found,) = check(snippet, run)
@@ -256,7 +288,7 @@ def test_the_seed_snippet_that_subtracts_steps_from_epochs_is_caught(total_epoch
     assert check(parse(corrected), run) == ()
 
 
-def test_the_seed_snippet_with_fewer_epochs_than_warmup_steps_is_no_schedule():
+def test_that_snippet_with_fewer_epochs_than_warmup_steps_is_no_schedule():
     with pytest.raises(FieldError, match='a length > 0, got -910; write "rest"'):
         Warmup(1000, start=0.01) >> Cosine(90 - 1000)
 
@@ -274,7 +306,10 @@ def test_one_fault_is_told_once():
         ("epochs-as-steps", "momentum"),
     ]
     (short,) = check(one_cycle(), Horizon(90, batches_per_epoch=391))
-    assert short.rule == "epochs-as-steps"
+    assert (short.rule, short.level) == ("epochs-as-steps", "warning")
+    groups = {f"group {i}": Constant() for i in range(60)}
+    (same,) = check(groups, RUN)
+    assert same.title == "group 0, group 1 and 58 more"
 
 
 def test_what_is_asked_wrongly():
@@ -286,7 +321,10 @@ def test_what_is_asked_wrongly():
 
 def test_a_finding_is_a_value_and_reads_as_a_line():
     (found,) = check(Constant(), Horizon(10))
-    assert dataclasses.asdict(found).keys() == {"rule", "level", "title", "where", "what", "cure"}
+    assert dataclasses.asdict(found).keys() == {
+        "rule", "level", "title", "where", "what", "cure", "at", "unit",
+    }  # fmt: skip
+    assert (found.at, found.unit) == (9.0, "steps")
     assert isinstance(found, Finding)
     assert str(found).startswith("warning [never-falls] step 9 (90 %): the rate never falls")
     assert "\n" not in str(found)

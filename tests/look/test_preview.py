@@ -141,9 +141,11 @@ def test_colours_are_written_where_they_are_asked_for():
 
 
 def test_a_curve_is_drawn_over_the_steps_that_training_takes():
-    points = preview(sgdr(10, growth=2), Horizon(30)).panels[0].series[0].points
-    assert points[0] == (0.0, 1.0)
-    assert points[-1][1] < 1e-6  # the restart at step 30 is no step of the run
+    restarts = sgdr(10, growth=2)
+    points = preview(restarts, Horizon(30)).panels[0].series[0].points
+    # each step's value until the next step; the restart at step 30 is no step of the run
+    assert points == tuple((t + i, restarts(t)) for t in range(30) for i in (0.0, 1.0))
+    assert preview(Cosine(100)).panels[0].series[0].points[-1] == (99.0, Cosine(100)(99))
     long = preview(Cosine(), Horizon(10_000_000)).panels[0].series[0].points
     assert long[-1] == (9_999_999.0, Cosine(1e7)(9_999_999))
 
@@ -229,7 +231,9 @@ def test_every_schedule_can_be_drawn(tree, total, log):
     found = preview(tree, Horizon(total), log_x=log, log_y=log)
     panel = found.panels[0]
     assert panel.x.high == total
-    assert all(0 <= x < total and math.isfinite(y) for x, y in panel.series[0].points)
+    assert all(0 <= x <= total and math.isfinite(y) for x, y in panel.series[0].points)
+    exact = {tree(t) for t in range(total)} if total < 1000 else None
+    assert exact is None or {y for _, y in panel.series[0].points} <= exact
     assert found.text(width=20, height=4).count("\n") >= 5
     ET.fromstring(found.svg())  # noqa: S314 (our own text)
 

@@ -7,7 +7,7 @@ import click
 
 from stepsize.cli import show
 from stepsize.cli.options import JSON, SOURCE, SOURCES, TRUST, UNIT, Over, over_a_run, pictured
-from stepsize.cli.sources import length, needs_options, read, read_all
+from stepsize.cli.sources import length, named_source, needs_options, read, read_all
 from stepsize.errors import SpecError, StepsizeError, UnitError
 
 DIFFERS = 1  # exit status where something was found, as grep and diff have it
@@ -70,6 +70,8 @@ def table(
     """Print the values of a run, or keep them in a golden file for tests."""
     what = read_all(sources, over.trust)
     if golden is not None:
+        if csv or every or unit or as_json:
+            raise SpecError("--golden holds steps of its own: leave --every, --unit and forms out")
         _golden(golden, what, over, write=write, rtol=rtol)
         return
     if write:
@@ -151,8 +153,11 @@ def diff(*, first: str, second: str, over: Over, unit: str | None, **shown: Any)
     """Compare two schedules or plans; status 1 where their values differ."""
     from stepsize.look.compare import difference  # noqa: PLC0415 (a command loads what it needs)
 
-    one, other = (read(source, over.trust) for source in (first, second))
-    found = difference(one, other, over.horizon, unit=unit, **over.settings)
+    named = [named_source(source) for source in (first, second)]
+    one, other = (read(text, over.trust) for _, text in named)
+    given = [name for name, text in named if name != text]
+    names = (given[0], given[1]) if len(set(given)) == len(named) else ("first", "second")
+    found = difference(one, other, over.horizon, names=names, unit=unit, **over.settings)
     show.difference(found, **shown)
     if not found.same:
         raise click.exceptions.Exit(DIFFERS)
@@ -201,11 +206,23 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name="stepsize")
+        status = app(prog_name="stepsize", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(WRONG)
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = None  # so that nothing flushes it again
+        sys.exit(0)
     except UnitError as error:
         _fail(needs_options(error))
     except StepsizeError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"cannot write: {error.strerror}")
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(sentence: str) -> None:

@@ -48,7 +48,11 @@ def picture(
     if as_json:
         _json(dataclasses.asdict(found))
     elif not output:
-        wide = width or max(min(shutil.get_terminal_size().columns, 110) - _MARGIN, 20)
+        wide = (
+            width
+            if width is not None
+            else max(min(shutil.get_terminal_size().columns, 110) - _MARGIN, 20)
+        )
         click.echo(found.text(width=wide, height=height, paint=_colours()), color=_colours())
 
 
@@ -147,6 +151,7 @@ def families(name: str | None, *, as_json: bool) -> None:
 
 def _explain(name: str, known: dict[str, Any], *, as_json: bool) -> None:
     from stepsize.schedules.names import nearest  # noqa: PLC0415 (as above)
+    from stepsize.schedules.schedule import code  # noqa: PLC0415 (as above)
 
     by_kind = {getattr(made, "kind", each): made for each, made in known.items()}
     made = known.get(name) or by_kind.get(name)
@@ -154,7 +159,7 @@ def _explain(name: str, known: dict[str, Any], *, as_json: bool) -> None:
         raise SpecError(f"there is no family or recipe {name!r}{nearest(name, known)}")
     signature, text = inspect.signature(made), inspect.getdoc(made) or ""
     settings = {
-        p.name: None if p.default is inspect.Parameter.empty else repr(p.default)
+        p.name: None if p.default is inspect.Parameter.empty else code(p.default)
         for p in signature.parameters.values()
     }
     if as_json:

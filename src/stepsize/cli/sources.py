@@ -18,14 +18,13 @@ _FILE = re.compile(r"[^()'\"]*[./\\][^()'\"]*")  # a dot or a slash, and nothing
 
 def read(source: str, trust: Iterable[str] = ()) -> Schedule | Plan:
     """Read an expression, or a file where the text looks like one's name."""
-    if _FILE.fullmatch(source) or Path(source).is_file():
-        return load(source, trust=trust)
-    return parse(source, trust=trust)
+    is_file = _FILE.fullmatch(source) or ("(" not in source and Path(source).is_file())
+    return load(source, trust=trust) if is_file else parse(source, trust=trust)
 
 
 def read_all(sources: tuple[str, ...], trust: Iterable[str] = ()) -> Any:
     """Read one source as it is, several by name: `NAME=EXPRESSION`, or the text itself."""
-    named = [_name(source) for source in sources]
+    named = [named_source(source) for source in sources]
     if len(named) == 1:
         return read(named[0][1], trust)
     found = {name: read(text, trust) for name, text in named}
@@ -34,7 +33,8 @@ def read_all(sources: tuple[str, ...], trust: Iterable[str] = ()) -> Any:
     return found
 
 
-def _name(source: str) -> tuple[str, str]:
+def named_source(source: str) -> tuple[str, str]:
+    """Give the name and the text of `NAME=SOURCE`; the text itself names what has no name."""
     found = _NAMED.fullmatch(source)
     if found and "(" not in found[1]:
         return found[1].strip(), found[2]
@@ -98,4 +98,5 @@ def needs_options(error: UnitError) -> str:
         option = f"--{field.replace('_', '-')}"
         text = re.sub(rf"Horizon\({field}=(\.\.\.)?\)", option, text)
     text = text.replace("Horizon(total, batches_per_epoch=...)", "--total and --batches-per-epoch")
+    text = text.replace("Horizon(total)", "--total")
     return text.replace("seconds_per_step=", "--seconds-per-step")

@@ -7,8 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from stepsize.errors import FieldError
+
 Point = tuple[float, float]
-_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # multiples of it fill a stretch evenly and fit no period
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # multiples of it fill a stretch evenly and fit no period
+_TINY = 1e-300  # where floats lose their digits
+_DECADES = 1e-12  # how far below its top an axis by orders of magnitude goes
+_COUNTED = 1e9  # steps are told to the last digit up to there
 _INSIDE = 14  # looks into a column besides its first and last moment
 
 
@@ -44,7 +49,7 @@ class Axis:
 
 def _rounds(axis: Axis, most: int) -> list[float]:
     rough = (axis.high - axis.low) / most
-    if rough < 1e-300:  # noqa: PLR2004 (where floats lose their digits)
+    if rough < _TINY:
         return [axis.low, axis.high]
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if power * m >= rough * (1 - 1e-9))
@@ -89,7 +94,7 @@ def spoken(value: float) -> str:
     >>> spoken(35190.0), spoken(0.56723), spoken(2e9), spoken(1e-05), spoken(0.0001)
     ('35,190', '0.5672', '2e9', '1e-5', '0.0001')
     """
-    if 1e3 <= abs(value) < 1e7 or (value == int(value) and abs(value) < 1e3):  # noqa: PLR2004 (digits)
+    if 1e3 <= abs(value) < 1e7 or (value == int(value) and abs(value) < _COUNTED):  # noqa: PLR2004 (digits)
         return f"{value:,.0f}"
     mantissa, _, exponent = f"{value:.4g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
@@ -115,10 +120,9 @@ def value_axis(name: str, values: Iterable[float], stated: float, *, log: bool) 
     found = [value for value in values if math.isfinite(value)]
     highest = max(found, default=1.0)
     top = (stated if highest <= stated <= 2.0 * highest else highest) or 1.0
-    if log:
-        positive = [value for value in found if value > 0.0]
-        low = min(positive, default=top / 10.0)
-        return Axis(name, low if low < top else top / 10.0, top, log=True)
+    if log and top > _TINY:
+        low = min((value for value in found if value > 0.0), default=top / 10.0)
+        return Axis(name, max(low, top * _DECADES) if low < top else top / 10.0, top, log=True)
     lowest = min(found, default=0.0)
     near = top / 2.0 < lowest < top * (1.0 - 1e-6)  # a momentum between 0.85 and 0.95
     return Axis(name, lowest - 0.25 * (top - lowest) if near else min(lowest, 0.0), top)
@@ -144,7 +148,15 @@ def survey(
     moments = {m for mark in marks for m in _beside(mark, whole=whole) if low <= m < high}
     for i in range(columns):
         moments.update(_inside(edges.at(i / columns), edges.at((i + 1) / columns), whole=whole))
-    return [(t, value(t)) for t in sorted(m for m in moments if low <= m < high)]
+    return finite([(t, value(t)) for t in sorted(m for m in moments if low <= m < high)])
+
+
+def finite(points: list[Point]) -> list[Point]:
+    """Give the points; `FieldError` where a value is no finite number."""
+    for time, value in points:
+        if not math.isfinite(value):
+            raise FieldError.of(f"the value at t = {time:g}", "a finite number", value)
+    return points
 
 
 def _beside(mark: float, *, whole: bool) -> tuple[float, ...]:
@@ -164,7 +176,7 @@ def _inside(begin: float, end: float, *, whole: bool) -> Iterator[float]:
         begin, end = float(first), float(last)
     yield begin
     for i in range(1, _INSIDE + 1):
-        at = begin + (end - begin) * (i * _GOLDEN % 1.0)
+        at = begin + (end - begin) * (i * GOLDEN % 1.0)
         yield float(math.floor(at)) if whole else at
     yield end if whole else math.nextafter(end, begin)
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from stepsize.errors import SpecError
+from stepsize.errors import FieldError, SpecError
 from stepsize.files.expression import parse
 from stepsize.schedules.fields import FunctionRule, NodeRule, NodesRule, TableRule
 from stepsize.schedules.names import (
@@ -24,7 +24,7 @@ from stepsize.schedules.names import (
     trusted_function,
 )
 from stepsize.schedules.plan import Plan
-from stepsize.schedules.schedule import Schedule, changed_fields
+from stepsize.schedules.schedule import Schedule, changed_fields, fields_of
 from stepsize.units import Time
 
 FORMAT: Final = 1
@@ -45,9 +45,12 @@ def to_dict(value: Schedule | Plan) -> dict[str, Any]:
     return {"format": FORMAT, "schedule": _data(value, type(value).__name__)}
 
 
-def plain_data(schedule: Schedule) -> dict[str, Any]:
-    """Give a schedule as plain data to compare with, a function without a name among it as text."""
-    data: dict[str, Any] = value_data(schedule)
+def plain_data(schedule: Schedule, *, whole: bool = False) -> dict[str, Any]:
+    """Give a schedule as plain data to compare with, a function without a name among it as text.
+
+    `whole`: also the fields that have their defaults.
+    """
+    data: dict[str, Any] = _data(schedule, type(schedule).__name__, strict=False, whole=whole)
     return data
 
 
@@ -56,12 +59,13 @@ def value_data(value: Any) -> Any:
     return _data(value, type(value).__name__, strict=False)
 
 
-def _data(value: Any, path: str, *, strict: bool = True) -> Any:
+def _data(value: Any, path: str, *, strict: bool = True, whole: bool = False) -> Any:
     def inner(part: Any, name: str) -> Any:
-        return _data(part, path + name, strict=strict)
+        return _data(part, path + name, strict=strict, whole=whole)
 
     if isinstance(value, Schedule):
-        fields = {name: inner(v, f".{name}") for name, v in changed_fields(value).items()}
+        told = fields_of(value) if whole else changed_fields(value)
+        fields = {name: inner(v, f".{name}") for name, v in told.items()}
         return {"kind": value.kind, **fields}
     if isinstance(value, Time):
         return str(value)
@@ -103,8 +107,9 @@ def from_dict(data: Any, *, trust: Iterable[str] = ()) -> Schedule | Plan:
     version = data.get("format")
     if version != FORMAT or isinstance(version, bool):
         newer = isinstance(version, int) and not isinstance(version, bool) and version > FORMAT
-        cure = "update stepsize" if newer else f"expected {FORMAT}"
-        raise SpecError(f"format: unknown version {shown(version)}; {cure}")
+        cure = "update stepsize" if newer else f"write format: {FORMAT}"
+        known = f"unknown version {shown(version)}" if "format" in data else "is missing"
+        raise SpecError(f"format: {known}; {cure}")
     try:
         return _described(data, trusted(trust))
     except RecursionError:
@@ -132,7 +137,11 @@ def _plan(data: Any, packages: Trusted) -> Plan:
     for name in data:
         if not isinstance(name, str):
             raise SpecError(f"plan: a name is a text, got {shown(name)}")
-    return Plan(**{name: _node(each, f"plan.{name}", packages) for name, each in data.items()})
+    schedules = {name: _node(each, f"plan.{name}", packages) for name, each in data.items()}
+    try:
+        return Plan(**schedules)
+    except FieldError as error:
+        raise SpecError(f"plan: {error}") from error
 
 
 def _node(data: Any, path: str, packages: Trusted) -> Schedule:
@@ -188,9 +197,19 @@ def _field(cls: type[Schedule], name: str, value: Any, path: str, packages: Trus
         each = enumerate(value)
         return tuple(_field(cls, name, v, f"{path}[{i}]", packages) for i, v in each)
     rule, _ = cls._rules.get(name, (None, False))  # type: ignore[attr-defined]  # set by @schedule
-    if isinstance(value, Mapping) and not isinstance(rule, TableRule):
+    if isinstance(value, Mapping) and isinstance(rule, TableRule):
+        return {_moment(key): level for key, level in value.items()}
+    if isinstance(value, Mapping):
         return _node(value, path, packages)
     return _text(cls, name, value, path, packages) if isinstance(value, str) else value
+
+
+def _moment(key: Any) -> Any:
+    """Read a key of a table: JSON and TOML have no keys but texts."""
+    try:
+        return float(key)
+    except (TypeError, ValueError):
+        return key
 
 
 def _text(cls: type[Schedule], name: str, value: str, path: str, packages: Trusted) -> Any:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMS: Final = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}
-_LARGEST: Final = 16 * 2**20
+_LARGEST: Final = {"json": 4 * 2**20, "toml": 4 * 2**20, "yaml": 2**19}
+"""How many bytes a file may have: PyYAML takes ten seconds for half a megabyte."""
 
 
 def dumps(value: Schedule | Plan, form: str = "json") -> str:
@@ -43,8 +44,7 @@ def loads(text: str, form: str = "json", *, trust: Iterable[str] = ()) -> Schedu
     read = form_named(form)[0]
     if not isinstance(text, str):
         raise SpecError(f"the text of a file is a str, got {type(text).__name__}")
-    if len(text) > _LARGEST:
-        raise SpecError(_too_large(len(text)))
+    _check_size(len(text), form)
     try:
         return from_dict(read(text), trust=trust)
     except RecursionError:
@@ -59,32 +59,41 @@ def dump(value: Schedule | Plan, path: "str | os.PathLike[str]") -> None:
             written.
     """
     target, form = _form_of(path)
-    write_whole(target, dumps(value, form))
+    text = dumps(value, form)
+    _check_size(len(text), form)
+    write_whole(target, text)
 
 
-def write_whole(path: "str | os.PathLike[str]", text: str) -> None:
-    """Write a text file whole or not at all; `SpecError` where it cannot be written."""
+def write_whole(path: "str | os.PathLike[str]", content: str | bytes) -> None:
+    """Write a file whole or not at all, with the mode it has; `SpecError` where that fails."""
     import os  # noqa: PLC0415 (keeps the import of the library light)
     from pathlib import Path  # noqa: PLC0415
 
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    data = content.encode() if isinstance(content, str) else content
+    partial = None
     try:
-        partial.write_text(text, encoding="utf-8")
+        target = Path(os.path.realpath(path))  # a link stays one
+        if not target.parent.is_dir():
+            raise SpecError(f"{path}: there is no folder {Path(path).parent}: make it first")
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666
+        partial = target.with_name(f".{target.name}.{os.urandom(8).hex()}.partial")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
         partial.replace(target)
-    except FileNotFoundError:
-        raise SpecError(f"{target}: there is no folder {target.parent}: make it first") from None
     except (OSError, ValueError) as error:
-        raise SpecError(f"{target}: cannot be written: {_reason(error)}") from None
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError(f"{path}: cannot be written: {_reason(error)}") from None
     finally:
-        _remove(partial)
+        if partial is not None:
+            _remove(partial)
 
 
 def load(path: "str | os.PathLike[str]", *, trust: Iterable[str] = ()) -> Schedule | Plan:
     """Read a schedule or a plan from a .json, .yaml or .toml file; see `from_dict`."""
     source, form = _form_of(path)
     try:
-        return loads(_content(source), form, trust=trust)
+        return loads(_content(source, form), form, trust=trust)
     except SpecError as error:
         raise SpecError(f"{source}: {error}") from error
 
@@ -99,17 +108,16 @@ def _form_of(path: "str | os.PathLike[str]") -> "tuple[Path, str]":
     return target, FORMS[target.suffix]
 
 
-def _content(source: "Path") -> str:
+def _content(source: "Path", form: str) -> str:
     try:
         with source.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+            content = file.read(_LARGEST[form] + 1)
         size = source.stat().st_size
     except FileNotFoundError:
         raise SpecError("there is no such file") from None
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be read: {_reason(error)}") from None
-    if len(content) > _LARGEST:
-        raise SpecError(_too_large(size))
+    _check_size(size, form)
     try:
         return content.decode("utf-8-sig")
     except UnicodeError as error:
@@ -120,8 +128,11 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _too_large(size: int) -> str:
-    return f"a schedule file has at most {_LARGEST} bytes, this has {size}"
+def _check_size(size: int, form: str) -> None:
+    if size > _LARGEST[form]:
+        cure = "; JSON may be longer" if form == "yaml" else ""
+        most = f"a schedule file has at most {_LARGEST[form]} bytes in {form.upper()}"
+        raise SpecError(f"{most}, this has {size}{cure}")
 
 
 def _remove(partial: "Path") -> None:

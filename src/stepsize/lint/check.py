@@ -4,17 +4,19 @@ Each rule is one function that looks at one scheduled value over the run. A rule
 keeps quiet: the recipes of this library over a fitting run have no finding.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from stepsize.drawing.series import listed, survey
+from stepsize.drawing.series import listed
 from stepsize.errors import FieldError, NoRoomError
 from stepsize.lint import course, lengths
 from stepsize.lint.subject import Finding, Found, Look
-from stepsize.look.tracks import Bases, Run, Track, run_of
+from stepsize.look.entries import Bases
+from stepsize.look.preview import AXES, axis_unit
+from stepsize.look.scan import points_in
+from stepsize.look.tracks import Run, Track, run_of
 from stepsize.time import Horizon
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 RULES: Mapping[str, Callable[[Look], Found]] = MappingProxyType(
     {
         "epochs-as-steps": lengths.epochs_as_steps,
+        "under-a-step": lengths.under_a_step,
         "factor-is-rate": course.factor_is_rate,
         "zero-start": course.zero_start,
         "long-warmup": lengths.long_warmup,
@@ -32,15 +35,19 @@ RULES: Mapping[str, Callable[[Look], Found]] = MappingProxyType(
         "late-restart": course.late_restart,
         "freezes": course.freezes,
         "never-falls": course.never_falls,
-        "momentum-at-1": course.momentum_at_1,
+        "momentum": course.momentum,
     }
 )
 """Every rule by its name; its docstring says what it finds."""
+_LOOKED_AT = 100_000  # steps that are looked at one by one
 # What one fault also causes: the consequence is not told beside the cause.
 _CONSEQUENCES: Mapping[str, set[str]] = MappingProxyType(
     {
         "epochs-as-steps": {"long-warmup", "cut-off", "ends-early", "freezes", "never-falls"},
         "long-warmup": {"cut-off", "never-falls"},
+        "under-a-step": {"zero-start"},
+        "cut-off": {"never-falls"},
+        "jump": {"late-restart"},
         "late-restart": {"never-falls"},
     }
 )
@@ -67,9 +74,9 @@ def check(
     >>> run = Horizon("90ep", batches_per_epoch=391)
     >>> for finding in check(Warmup(5) >> Cosine(85), run):
     ...     print(finding)
-    error [epochs-as-steps] of 35,190 steps in 90 epochs: Warmup(5) >> Cosine(85) counts steps, \
-and is over after 90 of them, exactly as many as there are epochs; if the numbers are epochs, \
-write Warmup('5ep') >> Cosine('85ep'); if Warmup is in steps and Cosine fills the run, write \
+    error [epochs-as-steps]: Warmup(5) >> Cosine(85) counts steps, and is over after 90 of 35,190 \
+steps, as many as there are epochs (90); if the numbers are epochs, write \
+Warmup('5ep') >> Cosine('85ep'); if Warmup is in steps and Cosine fills the run, write \
 Warmup(5) >> Cosine()
     """
     ignored = {ignore} if isinstance(ignore, str) else set(ignore)
@@ -77,8 +84,6 @@ Warmup(5) >> Cosine()
         raise FieldError.of("check: ignore", f"of {', '.join(RULES)}", unknown[0])
     given = horizon or getattr(what, "horizon", None)
     short = tuple(_short_run(given)) if "epochs-as-steps" not in ignored else ()
-    if short:
-        ignored |= _CONSEQUENCES["epochs-as-steps"]
     try:
         run = run_of(what, given, base=base, seconds_per_step=seconds_per_step)
     except NoRoomError as error:
@@ -100,19 +105,20 @@ def _distinct(tracks: Iterable[Track]) -> Iterator[Track]:
 
 def _short_run(horizon: Horizon | None) -> Iterator[Finding]:
     if isinstance(horizon, Horizon):
-        for level, where, what, cure in lengths.short_run(horizon):
-            yield Finding("epochs-as-steps", level, "", where, what, cure)
+        for level, _, what, cure in lengths.short_run(horizon):
+            yield Finding("epochs-as-steps", level, "", "", what, cure)
 
 
 def _findings(run: Run, track: Track, ignored: set[str]) -> Iterator[Finding]:
-    marks = [m for m in (*(begin for begin, _ in track.parts), track.ends) if math.isfinite(m)]
-    seen = survey(track.value, 0.0, run.total, whole=run.whole, marks=marks, columns=500)
+    seen = [(time, track.scale * factor) for time, factor in points_in(run, track, _LOOKED_AT, 500)]
     peak = max(value for _, value in seen)
     look = Look(run, track, tuple(seen), peak, track.value(run.last))
-    silent = set(ignored)
+    silent, unit = set(ignored), axis_unit(run, None)
     for name, rule in RULES.items():
         if name in silent:
             continue
-        for level, where, what, cure in rule(look):
+        for level, time, what, cure in rule(look):
             silent |= _CONSEQUENCES.get(name, set())
-            yield Finding(name, level, track.title, where, what, cure)
+            where = "" if time is None else look.moment(time)
+            at = None if time is None else run.to(unit, time)
+            yield Finding(name, level, track.title, where, what, cure, at, AXES[unit])

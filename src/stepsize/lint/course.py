@@ -5,16 +5,17 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from stepsize.drawing.series import spoken
+from stepsize.drawing.series import GOLDEN, Point, spoken
 from stepsize.lint.subject import Found, Look
-from stepsize.look.tracks import placed
+from stepsize.look.structure import placed
 from stepsize.schedules.combine import Scaled
-from stepsize.schedules.schedule import FACTOR_PEAKS, Schedule, code
-from stepsize.schedules.walk import nodes, rebuilt
+from stepsize.schedules.schedule import FACTOR_PEAKS, Schedule, code, fields_of
+from stepsize.schedules.timing import Held
+from stepsize.schedules.walk import nodes, over_children, rebuilt
 from stepsize.schedules.warmup import Constant, Warmup
-from stepsize.time import driving_unit
 from stepsize.units import number_text
 
+_LATE = 0.9  # where a restart comes too late to go anywhere
 _FALLING = 3  # steps that it takes to see a fall
 _SUMMED = 4096  # values that a share of the travel is found from
 
@@ -28,24 +29,41 @@ def zero_start(look: Look) -> Found:
     if warmups:
         better = rebuilt(warmups[0], lambda name, value: None if name == "start" else value)
         cure = f"write {better!r}, which starts one step up the ramp"
-    yield "warning", look.moment(0.0), "the first step trains at rate 0", cure
+    yield "warning", 0.0, "the first step trains at rate 0", cure
 
 
 def jump(look: Look) -> Found:
     """One part does not begin where the part before it ends."""
-    unit, value = driving_unit(look.track.schedule), look.track.value
-    for (first, before), (begin, after) in _neighbours(look.track.resolved):
-        # a staircase of constants, or a constant warmup, is meant to jump
+    track = look.track
+    for (first, before), (begin, after) in _neighbours(_without_holds(track.resolved)):
+        # a staircase of constants, a constant warmup and a restart are meant to jump
         staircase = isinstance(before, Constant) and (isinstance(after, Constant) or not first)
-        time = look.run.time_at(begin, unit)
-        left, right = value(math.nextafter(time, 0.0)), value(time)
-        if staircase or time >= look.total or abs(right - left) <= 0.05 * look.peak:
+        time = look.run.time_at(begin, track.unit)
+        if staircase or time >= look.total:
+            continue
+        left, right = (float(x) for x in (before(math.nextafter(before.duration, 0.0)), after(0.0)))
+        peak = max(before.range[1], after.range[1])
+        restart = type(before) is type(after) and right > left and right >= 0.95 * peak
+        if restart or abs(right - left) <= 0.05 * peak:
             continue
         earlier, later = type(before).__name__, type(after).__name__
         what = f"{later} follows {earlier}, and the value jumps "
-        what += f"from {spoken(left)} to {spoken(right)}"
-        level = spoken(float(before(math.nextafter(before.duration, 0.0))))
-        yield "warning", look.moment(time), what, f"let {later} begin at {level}: start={level}"
+        what += f"from {spoken(track.scale * left)} to {spoken(track.scale * right)}"
+        yield "warning", time, what, f"let {later} begin at {spoken(left)}: {_begun(after, left)}"
+
+
+def _without_holds(tree: Schedule) -> Schedule:
+    """Give a schedule without its holds, whose own steps are no jumps between parts."""
+    bare = tree.of if isinstance(tree, Held) else tree
+    return rebuilt(bare, lambda _, value: over_children(value, _without_holds))
+
+
+def _begun(part: Schedule, level: float) -> str:
+    """Write a part so that it begins at a level."""
+    for name in ("start", "value"):
+        if name in fields_of(part):
+            return f"{name}={spoken(level)}"
+    return f"{spoken(level)} * {code(part)}"
 
 
 def _neighbours(tree: Schedule) -> Iterator[tuple[tuple[float, Schedule], tuple[float, Schedule]]]:
@@ -56,37 +74,59 @@ def _neighbours(tree: Schedule) -> Iterator[tuple[tuple[float, Schedule], tuple[
 
 
 def late_restart(look: Look) -> Found:
-    """The rate rises again towards the end, and training ends at a high rate."""
-    if not look.is_rate or look.last <= 0.3 * look.peak:
+    """The rate rises again just before the end, or training ends at a high rate."""
+    if not look.is_rate or not look.peak:
         return
     top = next(i for i, (_, value) in enumerate(look.points) if value >= 0.99 * look.peak)
     low = min(value for _, value in look.points[top:])
-    if low >= 0.5 * look.last:
-        return
-    low_at = max(time for time, value in look.points[top:] if value <= low + 1e-3 * look.peak)
-    share, height = 100.0 * (look.total - low_at) / look.total, 100.0 * look.last / look.peak
-    what = (
-        f"the rate rises again in the last {share:.3g} % of the run, from {spoken(low)}, "
-        f"and training ends at {spoken(look.last)}, {height:.3g} % of the peak"
-    )
-    cure = f"end the run after {look.length(low_at + look.run.whole)}, or fit the cycles to it"
-    yield "warning", look.moment(low_at), what, cure
+    if look.last > 0.3 * look.peak and low < 0.5 * look.last:
+        at = _last_low(look.points[top:], low + 1e-6 * look.peak)
+        share, height = 100.0 * (look.total - at) / look.total, 100.0 * look.last / look.peak
+        what = (
+            f"the rate rises again in the last {share:.3g} % of the run, from {spoken(low)}, "
+            f"and training ends at {spoken(look.last)}, {height:.3g} % of the peak"
+        )
+        cure = f"end the run after {look.length(at + look.run.whole)}, or fit the cycles to it"
+        yield "warning", at, what, cure
+    elif restarted := _restart_at_the_end(look):
+        share = 100.0 * (look.total - restarted) / look.total
+        what = f"the rate restarts for the last {share:.3g} % of the run alone"
+        yield "warning", restarted, what, "end the run there, or leave the last cycle out"
+
+
+def _last_low(points: tuple[Point, ...], level: float) -> float:
+    """When the value is lowest in the last stretch below a level."""
+    ends = max(i for i, (_, value) in enumerate(points) if value <= level)
+    begins = ends
+    while begins and points[begins - 1][1] <= level:
+        begins -= 1
+    return min(points[begins : ends + 1], key=lambda point: (point[1], -point[0]))[0]
+
+
+def _restart_at_the_end(look: Look) -> float:
+    """When the rate jumps up for a last cycle that is much shorter than those before it; or 0."""
+    value, moments = look.track.value, look.run.moments(look.track)
+    ups = [m for m in moments if value(m) - value(max(m - 1.0, 0.0)) > 0.3 * look.peak]
+    last = [0.0, *ups][-2:]
+    left = look.total - last[-1]
+    short = len(last) > 1 and 1.0 < left < 0.5 * (last[1] - last[0])
+    return last[1] if short and last[1] >= _LATE * look.total else 0.0
 
 
 def freezes(look: Look) -> Found:
     """The decay freezes too early: for most of the run the rate is too small to move anything."""
     if not look.is_rate or look.track.ends < look.total or not look.peak:
         return
-    width = look.total / _SUMMED
-    times = [(i + 0.5) * width for i in range(_SUMMED)]
-    values = (look.track.value(math.floor(t) if look.run.whole else t) for t in times)
+    width, factor = look.total / _SUMMED, look.track.factor
+    times = ((i + i * GOLDEN % 1.0) * width for i in range(_SUMMED))
+    values = (factor(math.floor(t) if look.run.whole else t) for t in times)
     travelled = list(itertools.accumulate(values))
     at = (bisect_left(travelled, 0.99 * travelled[-1]) + 1) * width
     if at < 0.5 * look.total:
         left = 100.0 * (1.0 - at / look.total)
         what = f"99 % of the travel is done, the other {left:.3g} % of the run hardly move anything"
         cure = "decay more slowly, or keep a floor: schedule.between(0.01)"
-        yield "warning", look.moment(at), what, cure
+        yield "warning", float(math.floor(at)) if look.run.whole else at, what, cure
 
 
 def never_falls(look: Look) -> Found:
@@ -101,24 +141,30 @@ def never_falls(look: Look) -> Found:
         'end with a cooldown, such as ... >> Constant("rest") >> Linear("20%"), or ignore this '
         "rule where weights are averaged or the optimizer is schedule-free"
     )
-    yield "warning", look.moment(look.run.last), what, cure
+    yield "warning", look.run.last, what, cure
 
 
 def factor_is_rate(look: Look) -> Found:
     """A factor that looks like a rate: it would multiply the optimizer's own rate."""
     schedule, (low, high) = look.track.schedule, FACTOR_PEAKS
     peak = look.peak / look.track.scale
-    if schedule.is_absolute or not peak or low <= peak <= high:
+    if look.track.extra or schedule.is_absolute or not peak or low <= peak <= high:
         return
     of, by = (schedule.of, schedule.by) if isinstance(schedule, Scaled) else (schedule, 1.0)
     inner = f"({code(of)})" if {">>", "*"} & set(code(of).split()) else code(of)
     what = f"a factor whose peak is {spoken(peak)} multiplies the optimizer's own rate"
-    yield "error", "", what, f"if it is the rate, write {inner}.absolute({number_text(by)})"
+    yield "error", None, what, f"if it is the rate, write {inner}.absolute({number_text(by)})"
 
 
-def momentum_at_1(look: Look) -> Found:
-    """A momentum of 1 or more never forgets: the optimizer diverges."""
-    if look.track.key in ("momentum", "beta1", "beta2") and look.track.is_value and look.peak >= 1:
+def momentum(look: Look) -> Found:
+    """A momentum reaches 1 and never forgets, or a factor multiplies the optimizer's own."""
+    key = look.track.key
+    if key not in ("momentum", "beta1", "beta2") or look.track.extra:
+        return
+    if look.track.is_value and look.peak >= 1.0:
         at = next(time for time, value in look.points if value >= 1.0)
-        what = f"{look.track.key} reaches {spoken(look.peak)}"
-        yield "error", look.moment(at), what, "keep it below 1"
+        yield "error", at, f"{key} reaches {spoken(look.peak)}", "keep it below 1"
+    elif not look.track.schedule.is_absolute and min(value for _, value in look.points) < 1.0:
+        what = f"a factor multiplies the optimizer's own {key}"
+        cure = f"if these are the values, write ({code(look.track.schedule)}).absolute()"
+        yield "warning", None, what, cure

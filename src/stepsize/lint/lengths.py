@@ -6,53 +6,66 @@ from typing import Any
 
 from stepsize.drawing.series import Point, spoken
 from stepsize.lint.subject import Found, Look
-from stepsize.look.tracks import placed
-from stepsize.schedules.decays import MultiStep
+from stepsize.look.structure import placed
+from stepsize.schedules.decays import MultiStep, Step
 from stepsize.schedules.fields import LengthRule, MomentsRule, TableRule
+from stepsize.schedules.ramps import Ramp
 from stepsize.schedules.schedule import Schedule, fields_of
 from stepsize.schedules.tables import Piecewise
-from stepsize.schedules.walk import nodes, rebuilt, units_of
-from stepsize.schedules.warmup import Warmup
-from stepsize.time import Horizon, driving_unit
+from stepsize.schedules.walk import children_of, nodes, rebuilt, units_of
+from stepsize.schedules.warmup import Constant, Warmup
+from stepsize.time import Horizon
 from stepsize.units import REST, Time, number_text, plain
+
+_MOST_EPOCHS = 1000  # a number of steps that could be meant as one of epochs
+_STAIRCASES = (MultiStep, Piecewise, Step)
 
 
 def epochs_as_steps(look: Look) -> Found:
     """Epochs are counted as steps: a number without a unit counts steps."""
     epochs, tree = look.epochs, look.track.schedule
-    if epochs is None or units_of(tree):
+    if epochs is None:
         return
-    longest = _longest(tree)
-    if not 0.0 < longest <= epochs * 1.001:
+    longest = _over_after(tree)
+    if not 0.0 < longest <= epochs + 1.0:
         return
-    same = math.isclose(longest, epochs, rel_tol=1e-3)
-    where = f"of {spoken(look.total)} steps in {spoken(epochs)} epochs"
-    count = "exactly as many as there are epochs" if same else "fewer than there are epochs"
-    what = f"{tree!r} counts steps, and is over after {spoken(longest)} of them, {count}"
-    yield "error" if same else "warning", where, what, _in_epochs(tree)
+    same = abs(longest - epochs) <= 1.0
+    if not same and look.last >= 0.5 * look.peak:
+        return  # a warmup, and then what the user wants
+    count = "as many as there are epochs" if same else "fewer than there are epochs"
+    over = f"after {spoken(longest)} of {spoken(look.total)} steps"
+    what = f"{tree!r} counts steps, and is over {over}, {count} ({spoken(epochs)})"
+    yield "error" if same else "warning", None, what, _in_epochs(tree)
 
 
 def short_run(horizon: Horizon) -> Found:
-    """A run in steps that is shorter than an epoch."""
+    """A run in steps that is shorter than an epoch, and whose number may be one of epochs."""
     if horizon.batches_per_epoch is None or not isinstance(horizon.total, float):
         return
     epoch = float(horizon.steps_per_epoch)
-    if horizon.total < epoch:
+    if horizon.total < epoch and horizon.total <= _MOST_EPOCHS:
         total = number_text(horizon.total)
         what = f"the run of {total} steps is shorter than one epoch of {spoken(epoch)}"
-        yield "error", "", what, f'if {total} counts epochs, write "{total}ep" for the total'
+        yield "warning", None, what, f'if {total} counts epochs, write "{total}ep" for the total'
 
 
-def _longest(tree: Schedule) -> float:
-    """How long a schedule in plain numbers goes on changing; 0 where no length says so."""
+def _over_after(tree: Schedule) -> float:
+    """When what is written in plain numbers changes for the last time; 0 if that is not said."""
+    found: list[float] = []
+    if units_of(tree):  # a staircase in plain numbers among parts with units
+        for node in nodes(tree):
+            if isinstance(node, _STAIRCASES) and not units_of(node):
+                _over_lengths(node, lambda length: found.append(length) or length)  # type: ignore[func-returns-value]  # collects
+        return max(found, default=0.0)
     if tree.duration < math.inf:
         return tree.duration
-    found: list[float] = []
     for node in nodes(tree):
-        if type(node)._own_time:  # noqa: SLF001 (cycles may be as short as they like)
-            return 0.0
-        _over_lengths(node, lambda length: found.append(length) or length)  # type: ignore[func-returns-value]  # collects
-    return max((length for length in found if length != 1.0), default=0.0)
+        lasting = not (isinstance(node, _STAIRCASES) or node.duration < math.inf)
+        if node._own_time or (lasting and not list(children_of(node))):  # noqa: SLF001 (a walk is a friend)
+            return 0.0  # cycles may be as short as they like, a decay goes on
+        if isinstance(node, _STAIRCASES):
+            _over_lengths(node, lambda length: found.append(length) or length)  # type: ignore[func-returns-value]  # collects
+    return max(found, default=0.0)
 
 
 def _over_lengths(node: Schedule, change: Callable[[Any], Any]) -> Schedule:
@@ -93,7 +106,8 @@ def _in_epochs(tree: Schedule) -> str:
     """Write the cure as code: all in epochs, or the first parts in steps and then the rest."""
     cure = f"if the numbers are epochs, write {with_unit(tree, 'ep')!r}"
     parts = getattr(tree, "parts", ())
-    if parts and "over" in fields_of(parts[-1]):
+    started = all(isinstance(part, Warmup | Constant) for part in parts[:-1])
+    if parts and started and "over" in fields_of(parts[-1]):
         last = rebuilt(parts[-1], lambda name, value: REST if name == "over" else value)
         mixed = rebuilt(tree, lambda name, v: (*parts[:-1], last) if name == "parts" else v)
         early = " and ".join(type(part).__name__ for part in parts[:-1])
@@ -101,17 +115,34 @@ def _in_epochs(tree: Schedule) -> str:
     return cure
 
 
+def under_a_step(look: Look) -> Found:
+    """A part lasts less than one step: a share of the run is written as a percentage."""
+    for node in nodes(look.track.schedule):
+        over = fields_of(node).get("over")
+        if isinstance(over, float) and 0.0 < over < 1.0:
+            share = rebuilt(node, lambda name, v: Time(100.0 * v, "%") if name == "over" else v)
+            what = f"{node!r} lasts less than one step"
+            yield "error", None, what, f"if it is a share of the run, write {share!r}"
+
+
 def long_warmup(look: Look) -> Found:
     """The warmup takes the whole run, or most of it."""
-    unit = driving_unit(look.track.schedule)
+    if not look.is_rate:
+        return
     for begin, node in placed(look.track.resolved):
-        end = look.run.time_at(begin + node.duration, unit) if isinstance(node, Warmup) else 0.0
+        end = 0.0
+        if isinstance(node, Warmup) or (not begin and _rises(node)):
+            end = look.run.time_at(begin + node.duration, look.track.unit)
         if end >= look.total:
             what = f"the warmup lasts {look.length(end)}, the run {look.length(look.total)}"
-            yield "error", look.moment(0.0), what, 'write it as a share of the run: Warmup("5%")'
+            yield "error", 0.0, what, 'write it as a share of the run: Warmup("5%")'
         elif end > 0.5 * look.total:
             what = f"the warmup takes {100 * end / look.total:.3g} % of the run"
-            yield "warning", look.moment(end), what, 'a few percent are usual: Warmup("5%")'
+            yield "warning", end, what, 'a few percent are usual: Warmup("5%")'
+
+
+def _rises(node: Schedule) -> bool:
+    return isinstance(node, Ramp) and node.start < node.stop
 
 
 def cut_off(look: Look) -> Found:
@@ -125,16 +156,15 @@ def cut_off(look: Look) -> Found:
             f"of it, at {spoken(last)} instead of {spoken(final)}"
         )
         cure = 'fit it to the run: leave the last length out, or write "rest" or a share: "20%"'
-        yield "warning", look.moment(look.run.last), what, cure
+        yield "warning", look.run.last, what, cure
     for time, change in _moments(look):
-        if time >= look.total:
+        if time > look.total:
             what = f"the change at {look.length(time)} comes after the end of the run"
-            yield "warning", look.moment(look.run.last), what, f"move it or leave it out ({change})"
+            yield "warning", look.run.last, what, f"move it or leave it out ({change})"
 
 
 def _moments(look: Look) -> Iterator[tuple[float, str]]:
     """The moments of tables in the run's time, and what they set."""
-    unit = driving_unit(look.track.schedule)
     for begin, node in placed(look.track.resolved):
         rows: Iterable[Point] = ()
         if isinstance(node, MultiStep):
@@ -143,20 +173,24 @@ def _moments(look: Look) -> Iterator[tuple[float, str]]:
             rows = node.points  # type: ignore[assignment]  # stored as pairs
         for moment, value in rows:
             sign = "factor " if isinstance(node, MultiStep) else "value "
-            yield look.run.time_at(begin + moment, unit), f"{sign}{spoken(value)}"
+            yield look.run.time_at(begin + moment, look.track.unit), f"{sign}{spoken(value)}"
 
 
 def ends_early(look: Look) -> Found:
     """The schedule is over long before the run: what is left trains at its last value."""
     ends, last = look.track.ends, look.last
-    if not look.is_rate or ends >= look.total or last >= 0.5 * look.peak:
+    if not look.is_rate or last >= 0.5 * look.peak:
         return
+    if last == 0.0:  # also where a constant 0 fills the run
+        moving = [time for time, value in look.points if value > 0.0]
+        ends = min(ends, moving[-1] + look.run.whole)
     idle = look.total - ends
-    if idle <= (max(1.0, 0.01 * look.total) if last == 0.0 else 0.05 * look.total):
+    few = max(1.0, 0.01 * look.total) if last == 0.0 else 0.25 * look.total
+    if idle <= few:
         return
     what = (
         f"the schedule is over, and the last {look.length(idle)} of the run "
         f"({100 * idle / look.total:.3g} %) train at {spoken(last)}"
     )
     cure = 'let it fill the run: leave the last length out, or write "rest"'
-    yield "error" if last == 0.0 else "warning", look.moment(ends), what, cure
+    yield "error" if last == 0.0 else "warning", ends, what, cure

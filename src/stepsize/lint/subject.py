@@ -13,7 +13,18 @@ Level = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one rule found: `level` is "error" where training is surely not what was meant."""
+    """What one rule found: `level` is "error" where training is surely not what was meant.
+
+    Attributes:
+        rule: its name.
+        level: "error" or "warning".
+        title: the hyper-parameter and the param groups; empty for a bare schedule.
+        where: the moment, as a person would say it.
+        what: what is wrong.
+        cure: what to write instead.
+        at: the moment as a number; None where it is the whole run.
+        unit: what it counts: "steps", or "hours" and the like.
+    """
 
     rule: str
     level: Level
@@ -21,6 +32,8 @@ class Finding:
     where: str
     what: str
     cure: str
+    at: float | None = None
+    unit: str = ""
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -45,7 +58,7 @@ class Look:
     @property
     def is_rate(self) -> bool:
         """Whether it is the learning rate, whose course the rules know what to expect of."""
-        return self.track.key in ("", "lr")
+        return self.track.key in ("", "lr") and not self.track.extra
 
     @property
     def total(self) -> float:
@@ -73,5 +86,5 @@ class Look:
         return epochs if self.total >= 5 * epochs else None
 
 
-Found = Iterator[tuple[Level, str, str, str]]
-"""What a rule yields: level, where, what, cure."""
+Found = Iterator[tuple[Level, float | None, str, str]]
+"""What a rule yields: level, when in the run, what, cure."""

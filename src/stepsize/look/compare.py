@@ -1,17 +1,22 @@
 """The difference of two schedules: in what they are, in their values, and as a picture."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stepsize.drawing.series import Axis, Panel, Series, short, spoken, survey, thinned
+from stepsize.drawing.series import Axis, Panel, Point, Series, spoken, survey, thinned
 from stepsize.errors import FieldError
 from stepsize.files.changes import changes
 from stepsize.files.description import plain_data
+from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, Preview, axis_unit, preview, time_axis
-from stepsize.look.tracks import Bases, Run, Track, run_of
-from stepsize.look.words import mean_of
+from stepsize.look.scan import first_where, mean_of, points_in
+from stepsize.look.tracks import Run, Track, run_of
 from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon
+
+_COMPARED = 5_000_000  # steps that are compared one by one
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether all values are the same."""
+        """Whether no values differ, of every step up to five million, of many beyond."""
         return all(gap.first_at is None for gap in self.gaps)
 
     def __str__(self) -> str:
@@ -103,8 +108,11 @@ def difference(
     run = run_of(both, horizon, base=base, seconds_per_step=seconds_per_step)
     ones, others = ([t for t in run.tracks if t.name == name] for name in both)
     if [t.key for t in ones] != [t.key for t in others]:
-        keys = [[t.key for t in ones], [t.key for t in others]]
-        raise FieldError.of("difference: the two", "of the same hyper-parameters", keys)
+        keys = " and ".join(
+            ", ".join(t.key or "a bare schedule" for t in tracks) for tracks in (ones, others)
+        )
+        rule, cure = "of the same hyper-parameters", 'pick one: one_cycle()["lr"]'
+        raise FieldError.of("difference: the two", rule, keys, cure)
     chosen = axis_unit(run, unit)
     axis = time_axis(run, unit)
     shown = preview(both, horizon, unit=unit, base=base, seconds_per_step=seconds_per_step)
@@ -115,41 +123,63 @@ def difference(
     return Difference(tuple(gaps), Preview(tuple(panels)))
 
 
-def _moments(run: Run, one: Track, other: Track) -> list[float]:
-    marks = [m for t in (one, other) for m in (*(b for b, _ in t.parts), t.ends) if m < run.total]
-    seen = survey(lambda t: t, 0.0, run.total, whole=run.whole, marks=marks, columns=1000)
-    return [time for time, _ in seen]
-
-
 def _gap(run: Run, one: Track, other: Track, unit: str) -> Gap:
-    times = _moments(run, one, other)
-    apart = [(t, other.value(t) - one.value(t)) for t in times]
-    tiny = 1e-12 * max(max(abs(one.value(t)), abs(other.value(t))) for t in times)
-    differ = [t for t, gap in apart if abs(gap) > tiny]
-    at, largest = max(apart, key=lambda point: (short(abs(point[1]), 9), -point[0]))
-    means = [mean_of(track.value, run.total, whole=run.whole) for track in (one, other)]
+    first, at, largest = _differing(run, one, other)
     return Gap(
         title=one.key,
         unit=AXES[unit],
         changes=_changes(one.schedule, other.schedule),
-        first_at=run.to(unit, differ[0]) if differ else None,
+        first_at=None if first is None else run.to(unit, first),
         largest=largest,
         largest_at=run.to(unit, at),
         values=(one.value(at), other.value(at)),
-        means=(means[0], means[1]),
+        means=(one.scale * mean_of(run, one), other.scale * mean_of(run, other)),
     )
+
+
+def _differing(run: Run, one: Track, other: Track) -> tuple[float | None, float, float]:
+    """Give when two values first differ, when they do most, and by how much."""
+    looks = ((track, points_in(run, track, most=0)) for track in (one, other))
+    tiny = 1e-12 * max(track.scale * abs(v) for track, seen in looks for _, v in seen)
+    first, before, at, largest = None, -1.0, 0.0, 0.0
+    for time, gap in _apart(run, one, other):
+        if first is None and abs(gap) > tiny:
+            first = first_where(
+                lambda t: abs(other.value(t) - one.value(t)) > tiny, before, time, whole=run.whole
+            )
+        if abs(gap) > abs(largest) * (1.0 + 1e-9):
+            at, largest = time, gap
+        before = time
+    return first, at, largest
+
+
+def _apart(run: Run, one: Track, other: Track) -> Iterator[Point]:
+    """Second minus first, at every step up to five million, else wherever either is looked at."""
+    if run.whole and run.total <= _COMPARED:
+        for begin in range(0, int(run.total), _BLOCK):
+            end = min(begin + _BLOCK, int(run.total))
+            pairs = zip(run.factors(one, begin, end), run.factors(other, begin, end), strict=True)
+            for step, (first, second) in enumerate(pairs, begin):
+                yield float(step), other.scale * second - one.scale * first
+        return
+    times = {t for track in (one, other) for t, _ in points_in(run, track, most=0)}
+    yield from ((t, other.value(t) - one.value(t)) for t in sorted(times))
 
 
 def _changes(one: Schedule, other: Schedule) -> tuple[str, ...]:
     if type(one) is not type(other):
         return (f"{one!r} became {other!r}",)
-    found = changes(plain_data(one), plain_data(other))
+    found = changes(plain_data(one, whole=True), plain_data(other, whole=True))
     return tuple(f"{path}: {was} became {now}" for path, was, now in found)
 
 
 def _difference_panel(run: Run, one: Track, other: Track, axis: Axis, name: str) -> Panel:
     unit = next(unit for unit, spelled in AXES.items() if spelled == axis.name)
-    gaps = [(run.to(unit, t), other.value(t) - one.value(t)) for t in _moments(run, one, other)]
+    marks = [*run.moments(one), *run.moments(other)]
+    seen = survey(
+        lambda t: other.value(t) - one.value(t), 0.0, run.total, whole=run.whole, marks=marks
+    )
+    gaps = [(run.to(unit, time), gap) for time, gap in seen]
     low, high = min(0.0, *(gap for _, gap in gaps)), max(0.0, *(gap for _, gap in gaps))
     y = Axis("difference", low, high if high > low else low + 1.0)
     return Panel(f"{one.key} {name}".strip(), axis, y, (Series("", thinned(gaps, axis)),))

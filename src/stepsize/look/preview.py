@@ -1,6 +1,5 @@
 """Pictures of schedules over a real run: every scheduled value, before paying for it."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +7,12 @@ from stepsize.drawing import svg as svg_drawing
 from stepsize.drawing import text as text_drawing
 from stepsize.drawing.series import Axis, Panel, Point, Series, survey, thinned, value_axis
 from stepsize.errors import FieldError
-from stepsize.look.tracks import Bases, Run, Track, run_of
+from stepsize.look.entries import Bases
+from stepsize.look.tracks import Run, Track, run_of
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon
-from stepsize.units import SECONDS, UNITS, unit_named
+from stepsize.units import SECONDS, unit_named
 
 AXES = {
     "st": "steps",
@@ -25,6 +25,9 @@ AXES = {
     "h": "hours",
     "d": "days",
 }
+
+
+_STAIRS = 60  # steps that are wide enough to be seen one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def preview(
                0              45              90 epochs
                Warmup from 0, Cosine from 5
     """
-    run = run_of(what, horizon, base=base, seconds_per_step=seconds_per_step)
+    run = run_of(what, horizon, base=base, seconds_per_step=seconds_per_step, endless=True)
     axis = time_axis(run, unit, log=log_x)
     keys = dict.fromkeys(track.key for track in run.tracks)
     drawn: dict[Schedule, tuple[Point, ...]] = {}  # groups differ by a number more often than not
@@ -128,24 +131,19 @@ def axis_unit(run: Run, unit: str | None) -> str:
         return next(u for u in ("d", "h", "min", "s") if seconds >= 2 * SECONDS[u] or u == "s")
     found = unit_named(unit)
     if found is None:
-        known = ", ".join([*(spellings[-1] for spellings in UNITS.values()), "time"])
-        raise FieldError.of("unit", f"one of {known}", unit)
+        known = ["%" if key == "%" else name for key, name in AXES.items()]
+        raise FieldError.of("unit", f"one of {', '.join(known)}, time", unit)
     return found
 
 
 def points_of(run: Run, track: Track, axis: Axis) -> tuple[Point, ...]:
     """Give the points of one curve before it is scaled, in the axis' unit."""
     unit = next(unit for unit, name in AXES.items() if name == axis.name)
-    marks = [*(begin for begin, _ in track.parts), track.ends]
     low = min(1.0, run.total / 10.0) if run.whole else run.total / 1e4
-    seen = survey(
-        track.factor,
-        low if axis.log else 0.0,
-        run.total,
-        whole=run.whole and run.total > 800,  # noqa: PLR2004 (below, a step is wider than a pixel)
-        marks=[mark for mark in marks if math.isfinite(mark)],
-        log=axis.log,
-    )
+    low, moments = low if axis.log else 0.0, run.moments(track)
+    seen = survey(track.factor, low, run.total, whole=run.whole, marks=moments, log=axis.log)
+    if run.whole and run.total <= _STAIRS:  # a step's value is used until the next step
+        return tuple((run.to(unit, at), value) for t, value in seen for at in (t, t + 1.0))
     return thinned([(run.to(unit, time), value) for time, value in seen], axis)
 
 
@@ -161,6 +159,10 @@ def _panel(
     values = [value for each in series for _, value in each.points]
     stated = max(track.resolved.range[1] * track.scale for track in tracks)
     key = tracks[0].key
+    if len({track.is_value for track in tracks}) > 1:
+        one = next(track.title for track in tracks if track.is_value)
+        cure = "give base=, which turns factors into values"
+        raise FieldError.of("the curves of a picture", "all factors or all values", one, cure)
     name = "value" if all(track.is_value for track in tracks) else "factor"
     return Panel(key, axis, value_axis(name, values, stated, log=log), series)
 

@@ -5,20 +5,23 @@ pictures, tables, words, checks and golden files stand on one thing.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from stepsize.errors import FieldError, UnitError
+from stepsize.look.entries import Bases, Entry, entries_of, is_bound
+from stepsize.look.structure import moments_of, parts_of
 from stepsize.schedules.fields import Bounds
-from stepsize.schedules.plan import Plan
 from stepsize.schedules.schedule import Schedule
-from stepsize.schedules.walk import children_of, units_of
+from stepsize.schedules.tables import Custom
+from stepsize.schedules.walk import nodes, units_of
 from stepsize.sketch import extent
 from stepsize.time import Horizon, driving_unit, resolve
 from stepsize.units import SECONDS, Time
 
-Bases = float | Mapping[str, float] | None
+_MOST_STEPS = 2.0**53  # where floats no longer tell one step from the next
+_FEW = 4096  # values that are not worth the import of numpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,14 @@ class Track:
 
     Attributes:
         key: the hyper-parameter; empty for a bare schedule.
-        name: which of several it is: a param group, or one of the schedules compared.
+        name: which of several it is: param groups, or one of the schedules compared.
         schedule: as it is written.
         resolved: in plain numbers of its driving unit.
+        unit: that unit.
         factor: the schedule as a function of the run's time (`Run.clock`).
         scale: what multiplies it: a group's base value, or 1.
         is_value: whether the product is written to the optimizer, or a factor of what is.
+        extra: whether it is no hyper-parameter of an optimizer.
         parts: when each of its parts begins in the run's time, and what it is called.
         ends: when it is over.
     """
@@ -41,9 +46,11 @@ class Track:
     name: str
     schedule: Schedule
     resolved: Schedule
+    unit: str
     factor: Callable[[float], float]
     scale: float
     is_value: bool
+    extra: bool
     parts: tuple[tuple[float, str], ...]
     ends: float
 
@@ -64,16 +71,19 @@ class Run:
     """The stretch of training that is looked at.
 
     Attributes:
+        horizon: how long training is, as given.
         clock: "st" (optimizer steps), or "s" where all is written in wall-clock time.
         total: how long it is, in the clock's unit.
-        known: whether a horizon or the schedules themselves say so; else it is their scale.
+        seconds_per_step: the rate between the two, where it was given.
+        shift: how many steps the horizon's conversion is ahead of the clock.
+        tracks: every scheduled value.
     """
 
     horizon: Horizon
     clock: str
     total: float
-    known: bool
     seconds_per_step: float | None
+    shift: float
     tracks: tuple[Track, ...]
 
     @property
@@ -97,13 +107,11 @@ class Run:
                 f"a run in wall-clock time cannot be shown in '{unit}': "
                 "give seconds_per_step=, or show it in hours"
             )
-        return self.horizon.position(time, unit)
+        return time if unit == "st" else self.horizon.position(time + self.shift, unit)
 
     def position(self, time: float, unit: str) -> float:
         """Convert a time of the run to the unit that drives a schedule."""
-        if unit == self.clock:
-            return time
-        return self._seconds(time) if unit == "s" else self.horizon.position(time, unit)
+        return self._seconds(time) if unit == "s" else self.to(unit, time)
 
     def time_at(self, position: float, unit: str) -> float:
         """Convert a position in a driving unit to a time of the run."""
@@ -111,7 +119,20 @@ class Run:
             return position
         if unit == "s":
             return position / (self.seconds_per_step or 1.0)
-        return self.horizon.step_at(position, unit)
+        return self.horizon.step_at(position, unit) - self.shift
+
+    def moments(self, track: Track) -> list[float]:
+        """Give the times at which a track may jump or bend."""
+        until = self.position(self.total, track.unit) * (1.0 + 1e-12)
+        found = (self.time_at(m, track.unit) for m in moments_of(track.resolved, until))
+        return sorted(time for time in found if 0.0 < time < self.total)
+
+    def factors(self, track: Track, begin: int, end: int) -> list[float]:
+        """Give the factors of every step from `begin` up to `end`."""
+        if end - begin > _FEW and track.unit == "st":
+            found: list[float] = track.resolved.curve(end - begin, start=begin).tolist()
+            return found
+        return [track.factor(float(step)) for step in range(begin, end)]
 
     def _seconds(self, time: float) -> float:
         if self.clock == "s":
@@ -121,177 +142,138 @@ class Run:
         return time * self.seconds_per_step
 
 
-Entry = tuple[str, str, Schedule, float | None]
-"""Key, name, schedule, and what scales it; None for a factor whose base value is not known."""
-
-
 def run_of(
     what: Any,
     horizon: Horizon | None = None,
     *,
     base: Bases = None,
     seconds_per_step: float | None = None,
+    endless: bool = False,
 ) -> Run:
     """Give the run and the tracks of whatever holds schedules.
 
     Args:
         what: a schedule, a plan, a mapping from names to those, a sequence of those, or a bound
-            scheduler (anything with `tracks()` and `horizon`).
+            scheduler.
         horizon: how long training is; a bound scheduler's own by default.
         base: what the factors multiply: a number for lr, or numbers by hyper-parameter.
         seconds_per_step: the rate between steps and wall-clock time, where both occur.
+        endless: whether a schedule without an end may do without a horizon: it is shown over a
+            few times its own scale.
 
     Raises `FieldError` for something else, `UnitError` where a horizon is missing.
     """
-    if horizon is not None and not isinstance(horizon, Horizon):
-        raise FieldError.of("horizon", "a Horizon", horizon, "give Horizon(total)")
     if seconds_per_step is not None:
         seconds_per_step = float(Bounds(gt=0).admit("seconds_per_step", seconds_per_step))
-    entries = list(_scaled(_entries(what), base))
-    given = horizon or getattr(what, "horizon", None)
-    _check_horizon([entry[2] for entry in entries], given)
-    known = given or Horizon()
-    clock = _clock([driving_unit(entry[2]) for entry in entries], seconds_per_step)
-    run = Run(known, clock, 0.0, True, seconds_per_step, ())
-    tracks = tuple(_tracks(entries, run))
-    total = _total(run) if known.total is not None else _end(tracks)
-    if total is None:
-        unit = driving_unit(tracks[0].schedule)
-        total = run.time_at(extent([(t.name, t.resolved) for t in tracks]), unit)
-        run = replace(run, known=False)
-    return replace(run, total=_rounded(total, clock), tracks=tracks)
-
-
-def _entries(what: Any) -> Iterator[Entry]:
-    if isinstance(what, Schedule):
-        yield "", "", what, None
-    elif isinstance(what, Plan):
-        yield from ((key, "", schedule, None) for key, schedule in what.items())
-    elif hasattr(what, "tracks") and hasattr(what, "horizon"):
-        yield from what.tracks()
-    elif isinstance(what, Mapping | list | tuple) and what:
-        named = what.items() if isinstance(what, Mapping) else ((repr(x), x) for x in what)
-        for name, each in named:
-            if not isinstance(each, Schedule | Plan):
-                raise FieldError.of(f"{name!r}", "a schedule or a plan", each)
-            yield from ((key, str(name), schedule, None) for key, _, schedule, _ in _entries(each))
-    else:
-        cure = "give Cosine(100), Plan(lr=...), {'a': ..., 'b': ...} or a Scheduler"
-        raise FieldError.of("what to look at", "a schedule, a plan, or several", what, cure)
-
-
-def _scaled(entries: Iterator[Entry], base: Bases) -> Iterator[Entry]:
-    given = base if isinstance(base, Mapping) else {} if base is None else {"lr": base}
-    bases = {key: float(Bounds(gt=0).admit(f"base[{key!r}]", x)) for key, x in given.items()}
-    found = list(entries)
-    keys = {key or "lr" for key, *_ in found}
-    if unknown := sorted(set(bases) - keys):
-        raise FieldError.of("base: a key", f"one of {', '.join(sorted(keys))}", unknown[0])
-    for key, name, schedule, scale in found:
-        own = None if schedule.is_absolute else bases.get(key or "lr")
-        yield key, name, schedule, scale if own is None else own * (scale or 1.0)
-
-
-def _check_horizon(schedules: list[Schedule], horizon: Horizon | None) -> None:
-    needs = [schedule for schedule in schedules if units_of(schedule)]
-    if horizon is None and needs:
+    entries = entries_of(what, base)
+    given = _given_horizon(what, horizon)
+    needs = [entry.schedule for entry in entries if units_of(entry.schedule)]
+    if given is None and needs:
+        shares = units_of(needs[0]) <= {"%", "rest"}
+        cure = "Horizon(total)" if shares else "Horizon(total, batches_per_epoch=...)"
         raise UnitError(
-            f"{needs[0]!r} is written in units, which need a horizon to become numbers: "
-            "give Horizon(total, batches_per_epoch=...)"
+            f"{needs[0]!r} is written in units, which need a horizon to become numbers: give {cure}"
         )
+    known = _in_steps(given or Horizon(), seconds_per_step)
+    clock = _clock({driving_unit(e.schedule, known) for e in entries}, seconds_per_step)
+    run = Run(known, clock, 0.0, seconds_per_step, max(e.shift for e in entries), ())
+    run = replace(run, tracks=tuple(_tracks(entries, run)))
+    total = _total(run) if known.total is not None else _end(run, endless=endless)
+    if total >= _MOST_STEPS:
+        raise UnitError(f"a run of {total:g} is too long: steps beyond 2**53 cannot be told apart")
+    return replace(run, total=float(math.ceil(total - 1e-9)) if run.whole else total)
 
 
-def _tracks(entries: list[Entry], run: Run) -> Iterator[Track]:
-    """The tracks; a schedule of many groups is resolved once."""
-    known: dict[Schedule, Track] = {}
-    for key, name, schedule, scale in entries:
-        if schedule not in known:
-            known[schedule] = _resolved(schedule, run)
-        number = 1.0 if scale is None else scale
-        written = schedule.is_absolute or scale is not None
-        yield replace(known[schedule], key=key, name=name, scale=number, is_value=written)
+def _given_horizon(what: Any, horizon: Horizon | None) -> Horizon | None:
+    if horizon is not None and not isinstance(horizon, Horizon):
+        raise FieldError.of("horizon", "a Horizon", horizon, "give Horizon(total)")
+    own: Horizon | None = what.horizon if is_bound(what) else None
+    if own is not None and horizon not in (None, own):
+        cure = "a bound scheduler has its own: leave it out"
+        raise FieldError.of("horizon", "that of the scheduler", horizon, cure)
+    return horizon or own
 
 
-def _resolved(schedule: Schedule, run: Run) -> Track:
-    resolved = resolve(schedule, run.horizon) if units_of(schedule) else schedule
-    unit, inner = driving_unit(schedule), resolved.compile()
-    factor = inner if unit == run.clock else lambda time: inner(run.position(time, unit))
-    parts = tuple((run.time_at(at, unit), called) for at, called in parts_of(resolved))
-    ends = run.time_at(resolved.duration, unit)
-    return Track("", "", schedule, resolved, factor, 1.0, True, parts, ends)
+def _in_steps(horizon: Horizon, seconds_per_step: float | None) -> Horizon:
+    """Give a horizon in wall-clock time in steps, where the rate between them is known."""
+    total = horizon.total
+    if seconds_per_step is None or not isinstance(total, Time) or total.unit not in SECONDS:
+        return horizon
+    return replace(horizon, total=math.ceil(total.amount * SECONDS[total.unit] / seconds_per_step))
 
 
-def _clock(units: list[str], seconds_per_step: float | None) -> str:
+def _clock(units: set[str], seconds_per_step: float | None) -> str:
     if seconds_per_step is not None or "s" not in units:
         return "st"
-    if set(units) == {"s"}:
+    if units == {"s"}:
         return "s"
     raise UnitError(
         "schedules in wall-clock time and in steps cannot be shown together: give seconds_per_step="
     )
 
 
+def _tracks(entries: list[Entry], run: Run) -> Iterator[Track]:
+    """The tracks; a schedule of many groups is resolved once."""
+    known: dict[Schedule, Track] = {}
+    for key, name, schedule, scale, extra, _ in entries:
+        if schedule not in known:
+            known[schedule] = _resolved(schedule, run)
+        number = 1.0 if scale is None else scale
+        written = schedule.is_absolute or scale is not None
+        common = known[schedule]
+        yield replace(common, key=key, name=name, scale=number, is_value=written, extra=extra)
+
+
+def _resolved(schedule: Schedule, run: Run) -> Track:
+    unit, horizon = driving_unit(schedule, run.horizon), run.horizon
+    if unit == "s" and run.clock == "st" and horizon.total is not None:
+        seconds = horizon.steps * (run.seconds_per_step or 1.0)
+        horizon = replace(horizon, total=Time(seconds, "s"))
+    resolved = resolve(schedule, horizon) if units_of(schedule) else schedule
+    inner = _told(resolved)
+    factor = inner if unit == run.clock else lambda time: inner(run.position(time, unit))
+    parts = tuple((run.time_at(at, unit), called) for at, called in parts_of(resolved))
+    ends = run.time_at(resolved.duration, unit)
+    return Track("", "", schedule, resolved, unit, factor, 1.0, True, False, parts, ends)
+
+
+def _told(resolved: Schedule) -> Callable[[float], float]:
+    """Give the compiled schedule; a user's function that fails is told with the time."""
+    inner = resolved.compile()
+    if not any(isinstance(node, Custom) for node in nodes(resolved)):
+        return inner
+
+    def told(time: float) -> float:
+        try:
+            value = inner(time)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            given = f"{error!r} at t = {time:g}"
+            raise FieldError.of("Custom.function", "a number at every time", given) from error
+        return value
+
+    return told
+
+
 def _total(run: Run) -> float:
     """The run's length as its horizon says it."""
     total = run.horizon.total
     if isinstance(total, Time) and total.unit in SECONDS:
-        seconds = total.amount * SECONDS[total.unit]
-        if run.clock == "st" and run.seconds_per_step is None:
+        if run.clock == "st":
             raise UnitError("a horizon in wall-clock time has no steps: give seconds_per_step=")
-        return run.time_at(seconds, "s")
+        return total.amount * SECONDS[total.unit]
     if run.clock == "s":
         raise UnitError(
             "a horizon in steps cannot hold schedules in wall-clock time: give seconds_per_step="
         )
-    return float(run.horizon.steps)
+    return run.horizon.steps - run.shift
 
 
-def _end(tracks: tuple[Track, ...]) -> float | None:
-    """The run's length as the schedules' own ends say it; None if one is endless."""
-    end = max(track.ends for track in tracks)
-    return end if 0.0 < end < math.inf else None
-
-
-def _rounded(total: float, clock: str) -> float:
-    return float(math.ceil(total - 1e-9)) if clock == "st" else total
-
-
-def placed(tree: Schedule, begin: float = 0.0) -> Iterator[tuple[float, Schedule]]:
-    """Every node of a resolved schedule that runs in the run's own time, and when it begins."""
-    yield begin, tree
-    if tree._own_time:  # noqa: SLF001 (a walk is a friend)
-        return
-    parts = getattr(tree, "parts", None)
-    for child in children_of(tree):
-        yield from placed(child, begin)
-        begin += child.duration if parts is not None else 0.0
-
-
-def parts_of(tree: Schedule) -> tuple[tuple[float, str], ...]:
-    """Give when each part of a resolved schedule begins, and what a person calls it.
-
-    >>> parts_of((Warmup(10) >> Cosine(90)).absolute(3e-4))
-    ((0.0, 'Warmup'), (10.0, 'Cosine'))
-    """
-    parts = getattr(tree, "parts", None)
-    if parts is None:
-        inner = list(children_of(tree))
-        if len(inner) == 1 and not tree._own_time and inner[0].duration == tree.duration:  # noqa: SLF001 (a walk is a friend)
-            return parts_of(inner[0])
-        return ((0.0, called(tree)),)
-    starts = [math.fsum(part.duration for part in parts[:i]) for i in range(len(parts))]
-    return tuple(
-        (start + at, name)
-        for start, part in zip(starts, parts, strict=True)
-        for at, name in parts_of(part)
-    )
-
-
-def called(tree: Schedule) -> str:
-    """Name a schedule by the families it is made of: `Cosine`, `Repeated Cosine`."""
-    inner = list(dict.fromkeys(called(child) for child in children_of(tree)))
-    if not inner:
-        return type(tree).__name__
-    if type(tree)._own_time:  # noqa: SLF001 (a walk is a friend)
-        return f"{type(tree).__name__} {' and '.join(inner)}"
-    return " and ".join(inner)
+def _end(run: Run, *, endless: bool) -> float:
+    """The run's length as the schedules' own ends say it."""
+    ends = [track.ends for track in run.tracks if 0.0 < track.ends < math.inf]
+    if ends:
+        return max(ends)
+    if not endless:
+        endless_one = repr(run.tracks[0].schedule)
+        raise UnitError(f"{endless_one} does not say how long the run is: give Horizon(total)")
+    return run.time_at(extent([(t.name, t.resolved) for t in run.tracks]), run.tracks[0].unit)

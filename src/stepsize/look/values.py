@@ -1,16 +1,20 @@
 """Scheduled values as a table."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from stepsize.drawing.series import spoken
 from stepsize.errors import FieldError
+from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, axis_unit
-from stepsize.look.tracks import Bases, Run, run_of
+from stepsize.look.tracks import Run, run_of
 from stepsize.schedules.fields import Bounds, LengthRule
 from stepsize.time import Horizon
 from stepsize.units import SECONDS, Time
+
+_MOST_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,12 @@ class Table:
 
     def csv(self) -> str:
         """Write the rows as comma-separated values, with every digit."""
-        head = ",".join(f'"{column}"' if "," in column else column for column in self.columns)
-        return "\n".join([head, *(",".join(map(repr, row)) for row in self.rows)])
+        import csv  # noqa: PLC0415 (beside its only use)
+        import io  # noqa: PLC0415
+
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        return text.getvalue().removesuffix("\n")
 
 
 def table(
@@ -73,21 +81,28 @@ def _times(run: Run, every: float | str | Time | None, rows: int) -> list[float]
         rows = min(rows, int(run.total)) if run.whole else rows
         times = [run.last * i / max(rows - 1, 1) for i in range(rows)]
     else:
-        period = _period(run, every)
-        count = math.ceil(run.total / period - 1e-9)
-        if count > 1_000_000:  # noqa: PLR2004 (a screen of a million lines helps nobody)
-            cure = "give a longer time between rows, or use schedule.curve(steps)"
-            raise FieldError.of("table: every", "at most 1,000,000 rows", every, cure)
-        times = [i * period for i in range(count)] + [run.last]
-    return sorted({float(math.floor(t + 0.5)) if run.whole else t for t in times})
+        times = [*_multiples(run, every), run.last]
+    rounded = {float(math.floor(t + 0.5)) if run.whole else t for t in times}
+    return sorted(time for time in rounded if time <= run.last)
 
 
-def _period(run: Run, every: float | str | Time) -> float:
+def _multiples(run: Run, every: float | str | Time) -> Iterator[float]:
+    """The times at every multiple of a length, whatever is a step's length in that unit."""
     length = LengthRule().admit("table: every", every)
+    for i in range(_MOST_ROWS):
+        time = _time_at(run, length, i)
+        if time >= run.total - 1e-9:
+            return
+        yield time
+    cure = "give a longer time between rows, or use schedule.curve(steps)"
+    raise FieldError.of("table: every", f"at most {_MOST_ROWS:,} rows", every, cure)
+
+
+def _time_at(run: Run, length: float | Time, i: int) -> float:
     if not isinstance(length, Time):
-        return length
+        return i * length
     if length.unit == "%":
-        return run.total * length.amount / 100.0
+        return run.total * i * length.amount / 100.0
     if length.unit in SECONDS:
-        return run.time_at(length.amount * SECONDS[length.unit], "s")
-    return run.horizon.step_at(length.amount, length.unit)
+        return run.time_at(i * length.amount * SECONDS[length.unit], "s")
+    return max(run.time_at(i * length.amount, length.unit), 0.0)

@@ -1,20 +1,18 @@
 """Schedules in words and numbers: peak, ends, quarters, half-life, how far they travel."""
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stepsize.drawing.series import Point, listed, spoken, survey
+from stepsize.drawing.series import listed, spoken
+from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, axis_unit
-from stepsize.look.tracks import Bases, Run, Track, run_of
+from stepsize.look.scan import first_below, highest, mean_of, points_in
+from stepsize.look.tracks import Run, Track, run_of
 from stepsize.time import Horizon
 
 if TYPE_CHECKING:
     from stepsize.schedules.schedule import Schedule
-
-_LOOKS = 1 << 16  # values that a sum takes part in; every step of a run up to that length
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Facts:
         quarters = ", ".join(f"{spoken(v)} at {q} %" for q, v in self.quarters.items())
         course = f"{self._peak_text()}{self._half_text()}"
         lines = [
-            f"{head}\n  {spoken(self.total)} {self.unit}, {kind}.",
+            f"{head}\n  {self._length(self.total)}, {kind}.",
             f"Starts at {spoken(self.first)}, {course}, ends at {spoken(self.last)}.",
             f"{quarters[0].upper()}{quarters[1:]}.",
         ]
@@ -77,6 +75,9 @@ class Facts:
     def _moment(self, time: float) -> str:
         share = 100.0 * time / self.total
         return f"{self.unit.removesuffix('s')} {spoken(time)} ({share:.3g} %)"
+
+    def _length(self, time: float) -> str:
+        return f"{spoken(time)} {self.unit.removesuffix('s') if time == 1.0 else self.unit}"
 
     def _peak_text(self) -> str:
         return f"peaks at {spoken(self.peak)} at {self._moment(self.peak_at)}"
@@ -92,7 +93,7 @@ class Facts:
         share = self.mean / self.peak
         return (
             f"The mean is {share:.3g} of the peak: the run travels as far as "
-            f"{spoken(share * self.total)} {self.unit} at the peak."
+            f"{self._length(share * self.total)} at the peak."
         )
 
 
@@ -139,9 +140,8 @@ def describe(
 def _facts(run: Run, track: Track) -> Facts:
     """The facts about a schedule, before it is scaled."""
     unit, value, whole = axis_unit(run, None), track.factor, run.whole
-    marks = [mark for mark in (*(b for b, _ in track.parts), track.ends) if math.isfinite(mark)]
-    seen = survey(value, 0.0, run.total, whole=whole, marks=marks, columns=1000)
-    peak_at, peak = _highest(seen, value, whole=whole)
+    seen = points_in(run, track)
+    peak_at, peak = highest(seen, value, whole=whole)
     half_at = first_below(seen, 0.5 * peak, peak_at, value, whole=whole)
     moments = {q: min(run.total * q / 100.0, run.last) for q in (25, 50, 75, 100)}
     return Facts(
@@ -156,7 +156,7 @@ def _facts(run: Run, track: Track) -> Facts:
         peak_at=run.to(unit, peak_at),
         half_at=None if half_at is None else run.to(unit, half_at),
         quarters={q: value(float(math.floor(t)) if whole else t) for q, t in moments.items()},
-        mean=mean_of(value, run.total, whole=whole),
+        mean=mean_of(run, track),
         parts=tuple((run.to(unit, at), name) for at, name in track.parts if at < run.total),
     )
 
@@ -174,46 +174,3 @@ def _scaled(facts: Facts, track: Track) -> Facts:
         quarters={quarter: scale * value for quarter, value in facts.quarters.items()},
         mean=scale * facts.mean,
     )
-
-
-def _highest(seen: list[Point], value: Callable[[float], float], *, whole: bool) -> Point:
-    """The first highest point: the highest seen, and what a climb between its neighbours finds."""
-    highest = max(v for _, v in seen)
-    i = next(i for i, (_, v) in enumerate(seen) if v == highest)
-    low, high = seen[max(i - 1, 0)][0], seen[min(i + 1, len(seen) - 1)][0]
-    while high - low > (2.0 if whole else 1e-9 * high):
-        third = math.floor((high - low) / 3.0) if whole else (high - low) / 3.0
-        left, right = low + third, high - third
-        low, high = (low, right) if value(left) >= value(right) else (left, high)
-    middle = [low, low + 1.0, high] if whole else [0.5 * (low + high)]
-    best = max((t for t in middle if t <= high), key=lambda t: (value(t), -t))
-    return (best, value(best)) if value(best) > highest else seen[i]
-
-
-def first_below(
-    seen: list[Point],
-    level: float,
-    after: float,
-    value: Callable[[float], float],
-    *,
-    whole: bool,
-) -> float | None:
-    """Give the first time after a moment at which the value is at or below a level."""
-    start = bisect_left(seen, (after, -math.inf))
-    for (before, _), (time, found) in zip(seen[start:], seen[start + 1 :], strict=False):
-        if found <= level:
-            low, high = before, time
-            while high - low > (1.0 if whole else 1e-9 * high):
-                middle = float(math.floor((low + high) / 2.0)) if whole else (low + high) / 2.0
-                low, high = (low, middle) if value(middle) <= level else (middle, high)
-            return high
-    return None
-
-
-def mean_of(value: Callable[[float], float], total: float, *, whole: bool) -> float:
-    """Give the mean of a value over a run: of every step, or of 65,536 evenly spread ones."""
-    if whole and total <= _LOOKS:
-        return math.fsum(value(float(t)) for t in range(int(total))) / total
-    width = total / _LOOKS
-    times = (((i + 0.5) * width) for i in range(_LOOKS))
-    return math.fsum(value(float(math.floor(t)) if whole else t) for t in times) / _LOOKS

@@ -122,13 +122,19 @@ class LengthRule:
         if self.zero:
             return {"anyOf": [{"type": "number", "minimum": 0}, _text_with_unit("[+]?")]}
         number = {"type": "number", "exclusiveMinimum": 0}
-        return {"anyOf": [number, _text_with_unit("[+]?"), {"const": "rest"}]}
+        return {
+            "anyOf": [
+                number,
+                _text_with_unit("[+]?"),
+                {"type": "string", "pattern": "^[ \\t]*rest[ \\t]*$"},
+            ]
+        }
 
 
 def _text_with_unit(sign: str) -> dict[str, Any]:
     number = r"([0-9]+(_[0-9]+)*[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?"
     units = "|".join(spelling for spellings in UNITS.values() for spelling in spellings)
-    return {"type": "string", "pattern": f"^ *{sign}{number} *({units}) *$"}
+    return {"type": "string", "pattern": f"^[ \\t]*{sign}{number}[ \\t]*({units})[ \\t]*$"}
 
 
 class NodeRule:
@@ -216,7 +222,14 @@ class TableRule:
         value, moment = Bounds(ge=0).json_schema(), LengthRule(zero=True).json_schema()
         pair = {"type": "array", "prefixItems": [moment, value], "items": False, "minItems": 2}
         pairs = {"type": "array", "items": pair, "minItems": 1}
-        by_moment = {"type": "object", "additionalProperties": value, "minProperties": 1}
+        number = r"^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$"
+        names = {"anyOf": [{"pattern": number}, _text_with_unit("[+]?")]}
+        by_moment = {
+            "type": "object",
+            "propertyNames": names,
+            "additionalProperties": value,
+            "minProperties": 1,
+        }
         return {"anyOf": [pairs, by_moment]}
 
 

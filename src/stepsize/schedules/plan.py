@@ -1,5 +1,6 @@
 """Several hyper-parameters' schedules as one value."""
 
+import keyword
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ class Plan(Mapping[str, Schedule]):
         if not schedules:
             raise FieldError("Plan must have at least one schedule, such as Plan(lr=Cosine(1000))")
         for name, each in schedules.items():
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise FieldError.of("Plan: a name", "one that Python can write", name)
             if not isinstance(each, Schedule):
                 cure = "a function is wrapped as Custom(function)"
                 if isinstance(each, float | int):

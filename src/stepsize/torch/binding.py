@@ -4,11 +4,12 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from stepsize.drawing.series import listed
 from stepsize.errors import FieldError, UnitError
 from stepsize.files.description import from_dict, plain_data
 from stepsize.schedules.formula import Names
@@ -30,6 +31,9 @@ from stepsize.torch.groups import (
     wanted_for,
 )
 from stepsize.torch.hot import Lane
+
+if TYPE_CHECKING:
+    from stepsize.look.entries import Entry
 
 Told = dict[str, Schedule]
 Row = tuple[int, int, str, float]
@@ -74,7 +78,7 @@ class Binding:
         return [schedule for each in told for schedule in each.values()]
 
     def _driving_unit(self) -> str:
-        units = set(map(driving_unit, self._schedules()))
+        units = {driving_unit(schedule, self.horizon) for schedule in self._schedules()}
         if "s" in units:
             raise UnitError(
                 "Scheduler: wall-clock schedules cannot be bound to an optimizer yet: "
@@ -199,20 +203,26 @@ class Binding:
             ]
         return found | {name: self.value_of(s)(step) for name, s in self.extra.items()}
 
-    def tracks(self) -> Iterator[tuple[str, str, Schedule, float]]:
-        """Every scheduled value: key, groups, schedule, scale; groups that do the same as one."""
-        groups = {(o, g): group for o, g, group in self.groups()}
+    def tracks(self) -> "Iterator[Entry]":
+        """Every scheduled value; groups that do the same are one."""
+        from stepsize.look.entries import Entry  # noqa: PLC0415 (only for who looks)
+
+        groups = self.groups()
+        names = [self._group_name(index, place) for index, place in enumerate(groups)]
         same: dict[tuple[str, Schedule, float], list[str]] = {}
-        for index, (o, g) in enumerate(groups):
-            name = str(groups[o, g].get("name", f"group {index}"))
+        for name, (o, g, _) in zip(names, groups, strict=True):
             for slot in (slot for slot in self.slots if (slot.optimizer, slot.group) == (o, g)):
                 same.setdefault((slot.key, slot.schedule, slot.scale), []).append(name)
-        for (key, schedule, scale), names in sorted(
-            same.items(), key=lambda row: row[0][0] != "lr"
-        ):
-            yield key, "" if len(names) == len(groups) else ", ".join(names), schedule, scale
+        for (key, schedule, scale), held_by in sorted(same.items(), key=_rate_first):
+            name = "" if len(held_by) == len(groups) else listed(held_by, 4)
+            yield Entry(key, name, schedule, scale, shift=self.shift)
         for name, schedule in self.extra.items():
-            yield name, "", schedule, 1.0
+            yield Entry(name, "", schedule, 1.0, extra=True, shift=self.shift)
+
+    def _group_name(self, index: int, place: tuple[int, int, Group]) -> str:
+        optimizer, _, group = place
+        several = f" of optimizer {optimizer}" if len(self.optimizers) > 1 else ""
+        return f"{group.get('name', f'group {index}')}{several}"
 
     # For a state ------------------------------------------------------------------------------
 
@@ -286,6 +296,10 @@ def _check_shared(slots: list[Slot]) -> None:
                 f"one tensor in groups {other.group} and {slot.group}",
                 "torch shares the default rate: give each group its own torch.tensor(...)",
             )
+
+
+def _rate_first(row: tuple[tuple[str, Schedule, float], list[str]]) -> bool:
+    return row[0][0] != "lr"
 
 
 def _data(told: Mapping[str, Schedule]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -29,6 +29,9 @@ from stepsize.torch.claims import claim, release, rivals
 from stepsize.torch.groups import Group, number
 from stepsize.torch.hot import advancer
 from stepsize.torch.state import differences, pack, unpack
+
+if TYPE_CHECKING:
+    from stepsize.look.entries import Entry
 
 OnMismatch = Literal["error", "keep", "adopt"]
 
@@ -234,11 +237,11 @@ class Scheduler(LRScheduler):
         """Give what every scheduled value is at an optimizer step, before paying for it."""
         return self._binding.at(Bounds(ge=0).admit("Scheduler.at: the step", step))
 
-    def tracks(self) -> Iterator[tuple[str, str, Schedule, float]]:
-        """Give every scheduled value's key, group, schedule and scale, as the pictures want them.
+    def tracks(self) -> "Iterator[Entry]":
+        """Give every scheduled value: key, groups, schedule, scale.
 
-        So `preview(scheduler)`, `describe(scheduler)`, `check(scheduler)` and `table(scheduler)`
-        show what every group's values will be.
+        It is what `preview(scheduler)`, `describe(scheduler)`, `check(scheduler)` and
+        `table(scheduler)` show what every group's values will be from.
         """
         return self._binding.tracks()
 
