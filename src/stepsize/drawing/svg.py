@@ -7,29 +7,53 @@ from stepsize.drawing.series import Axis, Panel, Point, spoken
 
 COLOURS = ("#2f7ed8", "#d9822b", "#3a9d5d", "#b0418e", "#7a6ff0", "#8a7f2d", "#d0453c", "#3f9aa5")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 240, 56, 14, 30
+_LINE, _NAMED = 15, 12  # a line of names, and how many there are
 _GREY = "#808080"  # as far from white as from black
 
 
 def draw(panels: tuple[Panel, ...], *, spoken_title: str = "") -> str:
     """Draw panels one below the other."""
-    body = "".join(_panel(panel, i * _HEIGHT) for i, panel in enumerate(panels))
-    high = _HEIGHT * len(panels)
+    body, high = "", 0
+    for panel in panels:
+        names = _names(panel)
+        body += _panel(panel, names, high)
+        high += _HEIGHT + _LINE * len(names)
+    title = spoken_title or ", ".join(panel.title for panel in panels if panel.title) or "schedule"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {high}" '
         f'width="{_WIDTH}" height="{high}" role="img" font-family="system-ui, sans-serif" '
-        f'font-size="11"><title>{html.escape(spoken_title)}</title>{body}</svg>'
+        f'font-size="11"><title>{html.escape(title)}</title>{body}</svg>'
     )
 
 
-def _panel(panel: Panel, down: int) -> str:
+def _names(panel: Panel) -> list[tuple[str, str]]:
+    """The lines above a panel, and their colours: its title, and what the curves are called."""
+    lines = [(panel.title, _GREY)] if panel.title else []
+    named = [(each.name, _colour(i)) for i, each in enumerate(panel.series) if each.name]
+    lines += [(textwrap.shorten(name, 90, placeholder=" ..."), c) for name, c in named[:_NAMED]]
+    if len(named) > _NAMED:
+        lines.append((f"and {len(named) - _NAMED} more", _GREY))
+    return lines
+
+
+def _colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
+
+
+def _panel(panel: Panel, names: list[tuple[str, str]], down: int) -> str:
     wide, high = _WIDTH - _LEFT - 14, _HEIGHT - _TOP - _BOTTOM
     curves = "".join(
         f'<path d="{_path(series.points, panel, wide, high)}" fill="none" '
-        f'stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2" stroke-linejoin="round"/>'
+        f'stroke="{_colour(i)}" stroke-width="2" stroke-linejoin="round"/>'
         for i, series in enumerate(panel.series)
     )
+    legend = "".join(
+        _text(_LEFT, _TOP - _LINE * (len(names) - i) + 4, name, "start", colour)
+        for i, (name, colour) in enumerate(names)
+    )
     frame = _grid(panel.y, wide, high) + _moments(panel.x, wide)
-    return f'<g transform="translate(0 {down})">{frame}{curves}{_legend(panel)}</g>'
+    down += _LINE * len(names)
+    return f'<g transform="translate(0 {down})">{frame}{curves}{legend}</g>'
 
 
 def _path(points: tuple[Point, ...], panel: Panel, wide: int, high: int) -> str:
@@ -77,16 +101,3 @@ def _moments(axis: Axis, wide: int) -> str:
         for t in ticks
     ]
     return "".join(found) + _text(_LEFT + wide, y, f"{spoken(axis.high)} {axis.name}", "end")
-
-
-def _legend(panel: Panel) -> str:
-    lines = [(_GREY, panel.title)] if panel.title else []
-    lines += [
-        (COLOURS[i % len(COLOURS)], textwrap.shorten(series.name, 70, placeholder=" ..."))
-        for i, series in enumerate(panel.series)
-        if series.name
-    ]
-    return "".join(
-        _text(_WIDTH - 16, _TOP + 14 + 15 * i, name, "end", colour)
-        for i, (colour, name) in enumerate(lines)
-    )
