@@ -3,10 +3,12 @@
 import itertools
 import string
 from collections.abc import Iterator
+from dataclasses import replace
 
 from stepsize.drawing.series import Axis, Panel, Point, Series, listed, spoken
 
 _MARGIN = 11
+_NAMED = 12  # curves that are named below a picture
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: row, then column
 _PAINTS = (34, 33, 32, 35, 36, 31)  # the terminal's own blue, yellow, green, ...: light and dark
 Grid = list[list[tuple[str, int]]]  # a character, and which curve it belongs to
@@ -55,6 +57,11 @@ def _foot(axis: Axis, width: int) -> str:
 
 
 def _legend(panel: Panel, *, dotted: bool, paint: bool) -> Iterator[str]:
+    if len(panel.series) > _NAMED:
+        more = len(panel.series) - _NAMED
+        yield from _legend(replace(panel, series=panel.series[:_NAMED]), dotted=dotted, paint=paint)
+        yield f"{' ' * _MARGIN}and {more} more"
+        return
     for i, series in enumerate(panel.series):
         sign = "━━" if dotted else _letter(i)
         if series.name:
@@ -65,7 +72,7 @@ def _legend(panel: Panel, *, dotted: bool, paint: bool) -> Iterator[str]:
 
 
 def _letter(i: int) -> str:
-    return string.ascii_lowercase[i % 26]
+    return string.ascii_letters[i % len(string.ascii_letters)]
 
 
 def _lettered(panel: Panel, width: int, height: int) -> Grid:

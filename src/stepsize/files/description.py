@@ -150,6 +150,9 @@ def _node(data: Any, path: str, packages: Trusted) -> Schedule:
         if not isinstance(made, Schedule):
             raise SpecError(f"{path}: expected a schedule, got the Plan {shown(data)}")
         return made
+    if isinstance(data, int | float):
+        cure = f"a constant is the text Constant(value={data!r}).absolute()"
+        raise SpecError(f"{path}: expected a schedule, got {shown(data)}; {cure}")
     if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
         raise SpecError(f"{path}: expected an object with a 'kind', got {shown(data)}")
     cls = _within(path, by_kind, data["kind"], packages)

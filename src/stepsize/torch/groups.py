@@ -110,7 +110,7 @@ def check_factor(schedule: Schedule, peak: float, base: float, where: str) -> No
             f"{where}: the base value",
             "other than 0 for a factor",
             base,
-            "use schedule.absolute(...)",
+            "write schedule.absolute(...), or Constant(value=0).absolute() to keep it at 0",
         )
 
 
