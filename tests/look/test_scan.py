@@ -31,8 +31,8 @@ from stepsize import (
     table,
     write_golden,
 )
+from stepsize.look.runs import run_of
 from stepsize.look.scan import points_in
-from stepsize.look.tracks import run_of
 from stepsize.torch import Scheduler
 
 TOTALS = st.sampled_from([1000, 35_190, 150_000])

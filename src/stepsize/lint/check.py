@@ -15,8 +15,9 @@ from stepsize.lint import course, lengths
 from stepsize.lint.subject import Finding, Found, Look
 from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, axis_unit
+from stepsize.look.runs import run_of
 from stepsize.look.scan import points_in
-from stepsize.look.tracks import Run, Track, run_of
+from stepsize.look.tracks import Run, Track
 from stepsize.time import Horizon
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from stepsize.files.changes import changes
 from stepsize.files.description import plain_data
 from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, Preview, axis_unit, preview, time_axis
+from stepsize.look.runs import run_of
 from stepsize.look.scan import first_where, mean_of, points_in
-from stepsize.look.tracks import Run, Track, run_of
+from stepsize.look.tracks import Run, Track
 from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon
 

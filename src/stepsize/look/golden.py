@@ -9,7 +9,8 @@ from stepsize.errors import FieldError, SpecError, StepsizeError
 from stepsize.files.expression import parse
 from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES
-from stepsize.look.tracks import Run, Track, run_of
+from stepsize.look.runs import run_of
+from stepsize.look.tracks import Run, Track
 from stepsize.schedules.fields import Bounds
 from stepsize.time import Horizon
 

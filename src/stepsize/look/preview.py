@@ -8,7 +8,8 @@ from stepsize.drawing import text as text_drawing
 from stepsize.drawing.series import Axis, Panel, Point, Series, survey, thinned, value_axis
 from stepsize.errors import FieldError
 from stepsize.look.entries import Bases
-from stepsize.look.tracks import Run, Track, run_of
+from stepsize.look.runs import run_of
+from stepsize.look.tracks import Run, Track
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon

@@ -9,7 +9,8 @@ from stepsize.drawing.series import spoken
 from stepsize.errors import FieldError
 from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, axis_unit
-from stepsize.look.tracks import Run, run_of
+from stepsize.look.runs import run_of
+from stepsize.look.tracks import Run
 from stepsize.schedules.fields import Bounds, LengthRule
 from stepsize.time import Horizon
 from stepsize.units import SECONDS, Time

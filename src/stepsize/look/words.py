@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from stepsize.drawing.series import listed, spoken
 from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, axis_unit
+from stepsize.look.runs import run_of
 from stepsize.look.scan import first_below, highest, mean_of, points_in
-from stepsize.look.tracks import Run, Track, run_of
+from stepsize.look.tracks import Run, Track
 from stepsize.time import Horizon
 
 if TYPE_CHECKING:
