@@ -15,6 +15,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps timm # whose schedulers need no torchvision
 	touch $@ $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp
@@ -39,7 +40,6 @@ pictures: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(PIP) -e ".[bench]"
-	$(PIP) --no-deps timm
 	$(BIN)/python benchmarks/run.py
 
 clean:
