@@ -65,12 +65,16 @@ def first_where(holds: Callable[[float], bool], low: float, high: float, *, whol
     return high
 
 
-def mean_of(run: Run, track: Track) -> float:
-    """Give the mean factor: of every step up to a million, else of one in every short stretch."""
+def mean_of(run: Run, track: Track, seen: list[Point] | None = None) -> float:
+    """Give the mean factor: of every step up to a million, else of one in every short stretch.
+
+    `seen`: what `points_in` gave, if it was asked before.
+    """
     if run.whole and run.total <= EXACT:
-        return math.fsum(run.factors(track, 0, int(run.total))) / run.total
+        values = run.factors(track, 0, int(run.total)) if seen is None else [v for _, v in seen]
+        return math.fsum(values) / run.total
     width = run.total / _SUMMED
     # one at another place in each stretch: a period cannot hide between even ones
     times = ((i + i * GOLDEN % 1.0) * width for i in range(_SUMMED))
-    values = (track.factor(float(math.floor(t)) if run.whole else t) for t in times)
-    return math.fsum(values) / _SUMMED
+    spread = (track.factor(float(math.floor(t)) if run.whole else t) for t in times)
+    return math.fsum(spread) / _SUMMED

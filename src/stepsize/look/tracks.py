@@ -14,7 +14,7 @@ from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon
 from stepsize.units import SECONDS
 
-_FEW = 4096  # values that are not worth the import of numpy
+_FEW = 1 << 16  # values that are not worth the import of numpy
 
 
 @dataclass(frozen=True, slots=True)

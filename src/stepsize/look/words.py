@@ -157,7 +157,7 @@ def _facts(run: Run, track: Track) -> Facts:
         peak_at=run.to(unit, peak_at),
         half_at=None if half_at is None else run.to(unit, half_at),
         quarters={q: value(float(math.floor(t)) if whole else t) for q, t in moments.items()},
-        mean=mean_of(run, track),
+        mean=mean_of(run, track, seen),
         parts=tuple((run.to(unit, at), name) for at, name in track.parts if at < run.total),
     )
 
