@@ -3,6 +3,8 @@
 import ast
 import inspect
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,21 @@ def test_readme_names_every_family():
     for family in stepsize.REGISTRY.values():
         if family.__module__.startswith("stepsize"):
             assert f"`{family.__name__}`" in text, family.__name__
+
+
+def installed_by(extra: str) -> set[str]:
+    """What an extra installs, and what installs without one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found: set[str] = set()
+    for each in [*project["dependencies"], *project["optional-dependencies"][extra]]:
+        own = re.fullmatch(r"stepsize\[(.*)\]", each)
+        found |= set().union(*map(installed_by, own[1].split(","))) if own else set()
+        found.add(re.split(r"[<>=\[ ]", each)[0])
+    return found
+
+
+def test_the_demo_installs_what_the_examples_import():
+    known = installed_by("demo") | {"sklearn"}  # which scikit-learn installs
+    for path in (ROOT / "examples").glob("*.py"):
+        tops = {module.partition(".")[0] for module in imports_of(path)}
+        assert tops - set(sys.stdlib_module_names) <= known, path
