@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import os
 
 _FORMAT = 1
+_ALL = 256  # steps that are all kept
 _EVENLY = 64  # moments besides the ends and the boundaries
 
 
@@ -30,8 +31,8 @@ def golden(
 ) -> dict[str, Any]:
     """Give what a golden file holds, as plain data: values by step, and the schedules as code.
 
-    The first and last steps, the steps around every moment at which the schedule may jump, and 64
-    between. The arguments are those of `preview`.
+    Every step of a run of up to 256; else the first and last, those around every moment at which
+    the schedule may jump, and 64 between. The arguments are those of `preview`.
 
     >>> from stepsize import Linear, golden
     >>> golden(Linear(4))
@@ -54,6 +55,8 @@ def _unit(run: Run) -> str:
 
 
 def _times(run: Run, track: Track) -> list[float]:
+    if run.whole and run.total <= _ALL:
+        return list(map(float, range(int(run.total))))
     near = {math.ceil(m - 1e-9) + i for m in run.moments(track) for i in (-1, 0, 1)}
     even = {math.floor(run.last * i / _EVENLY) for i in range(_EVENLY + 1)}
     ends = {0, 1, 2, math.ceil(run.last) - 1}
