@@ -46,6 +46,7 @@ from stepsize import (
     wsd_s,
 )
 from stepsize.lint.check import RULES
+from stepsize.look.entries import Entry
 
 RUN = Horizon("90ep", batches_per_epoch=391)
 GPT3 = Horizon("300e9tok", batch_size=1536, tokens_per_sample=2048)
@@ -216,6 +217,35 @@ CASES = {
 
 def test_every_rule_has_its_cases():
     assert list(CASES) == list(RULES)
+
+
+class Bound:
+    """Stands for a bound scheduler: what a look at one asks."""
+
+    horizon = RUN
+
+    def __init__(self, key, schedule, zeros):
+        self.entry = Entry(key, "", schedule, 1.0, zeros=zeros)
+
+    def tracks(self):
+        return [self.entry]
+
+
+DECAY = Linear(start=0.04, stop=0.4).absolute()
+CASES["decays-all"] = (
+    [
+        (
+            Bound("weight_decay", DECAY, ("norm",)),
+            None,
+            "overwrites the weight decay 0 of norm; to keep",
+        )
+    ],
+    [
+        (Bound("weight_decay", DECAY, ()), None),
+        (Bound("lr", Cosine().absolute(), ("norm",)), None),
+        (Bound("weight_decay", Constant(value=0.0).absolute(), ("norm",)), None),
+    ],
+)
 
 
 def flat(kind):

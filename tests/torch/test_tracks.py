@@ -79,3 +79,27 @@ def test_looking_changes_nothing():
     preview(scheduler), describe(scheduler), check(scheduler), table(scheduler)
     assert [dict(group) for group in scheduler.optimizer.param_groups] == before
     assert scheduler.last_epoch == 0
+
+
+def test_groups_that_were_to_have_no_weight_decay_are_named():
+    groups = [
+        {"params": [nn.Parameter(torch.ones(1))], "name": name, "weight_decay": decay}
+        for name, decay in (("body", 0.1), ("norm", 0.0), ("bias", 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups)
+    decay = Linear(start=0.04, stop=0.4).absolute()
+    scheduler = Scheduler(optimizer, lr=Cosine(), weight_decay=decay, horizon=RUN)
+    (found,) = check(scheduler)
+    assert found.rule == "decays-all"
+    assert "the weight decay 0 of norm, bias" in found.what
+    scheduler.detach()
+    none = {"weight_decay": Constant(value=0).absolute()}
+    kept = Scheduler(
+        optimizer,
+        lr=Cosine(),
+        weight_decay=decay,
+        horizon=RUN,
+        groups={"norm": none, "bias": none},
+    )
+    assert check(kept) == ()
+    assert kept.at(50)["weight_decay"][1:] == [0.0, 0.0]

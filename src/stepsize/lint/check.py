@@ -37,6 +37,7 @@ RULES: Mapping[str, Callable[[Look], Found]] = MappingProxyType(
         "freezes": course.freezes,
         "never-falls": course.never_falls,
         "momentum": course.momentum,
+        "decays-all": course.decays_all,
     }
 )
 """Every rule by its name; its docstring says what it finds."""

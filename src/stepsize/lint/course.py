@@ -5,7 +5,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from stepsize.drawing.series import GOLDEN, Point, spoken
+from stepsize.drawing.series import GOLDEN, Point, listed, spoken
 from stepsize.lint.subject import Found, Look
 from stepsize.look.structure import placed
 from stepsize.schedules.combine import Scaled
@@ -168,3 +168,14 @@ def momentum(look: Look) -> Found:
         what = f"a factor multiplies the optimizer's own {key}"
         cure = f"if these are the values, write ({code(look.track.schedule)}).absolute()"
         yield "warning", None, what, cure
+
+
+def decays_all(look: Look) -> Found:
+    """An absolute weight decay overwrites the 0 of groups that were to have none."""
+    zeros = look.track.zeros
+    if look.track.key == "weight_decay" and zeros and look.peak:
+        what = f"the schedule overwrites the weight decay 0 of {listed(zeros, 3)}"
+        cure = (
+            f"give groups={{{zeros[0]!r}: {{'weight_decay': Constant(value=0).absolute()}}, ...}}"
+        )
+        yield "warning", None, what, f"to keep it at 0, {cure}"

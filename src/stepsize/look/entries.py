@@ -21,6 +21,7 @@ class Entry(NamedTuple):
         scale: what multiplies it; None for a factor whose base value is not known.
         extra: whether it is no hyper-parameter of an optimizer.
         shift: how many steps the horizon's conversion is ahead of the optimizer's count.
+        zeros: the groups whose own value was 0.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Entry(NamedTuple):
     scale: float | None = None
     extra: bool = False
     shift: float = 0.0
+    zeros: tuple[str, ...] = ()
 
 
 def is_bound(what: Any) -> bool:

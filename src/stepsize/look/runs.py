@@ -93,13 +93,20 @@ def _clock(units: set[str], seconds_per_step: float | None) -> str:
 def _tracks(entries: list[Entry], run: Run) -> Iterator[Track]:
     """The tracks; a schedule of many groups is resolved once."""
     known: dict[Schedule, Track] = {}
-    for key, name, schedule, scale, extra, _ in entries:
+    for key, name, schedule, scale, extra, _, zeros in entries:
         if schedule not in known:
             known[schedule] = _resolved(schedule, run)
         number = 1.0 if scale is None else scale
         written = schedule.is_absolute or scale is not None
-        common = known[schedule]
-        yield replace(common, key=key, name=name, scale=number, is_value=written, extra=extra)
+        yield replace(
+            known[schedule],
+            key=key,
+            name=name,
+            scale=number,
+            is_value=written,
+            extra=extra,
+            zeros=zeros,
+        )
 
 
 def _resolved(schedule: Schedule, run: Run) -> Track:
@@ -112,7 +119,7 @@ def _resolved(schedule: Schedule, run: Run) -> Track:
     factor = inner if unit == run.clock else lambda time: inner(run.position(time, unit))
     parts = tuple((run.time_at(at, unit), called) for at, called in parts_of(resolved))
     ends = run.time_at(resolved.duration, unit)
-    return Track("", "", schedule, resolved, unit, factor, 1.0, True, False, parts, ends)
+    return Track("", "", schedule, resolved, unit, factor, 1.0, True, False, parts, ends, ())
 
 
 def _told(resolved: Schedule) -> Callable[[float], float]:

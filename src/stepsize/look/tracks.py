@@ -33,6 +33,7 @@ class Track:
         extra: whether it is no hyper-parameter of an optimizer.
         parts: when each of its parts begins in the run's time, and what it is called.
         ends: when it is over.
+        zeros: the param groups whose own value was 0.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Track:
     extra: bool
     parts: tuple[tuple[float, str], ...]
     ends: float
+    zeros: tuple[str, ...]
 
     @property
     def title(self) -> str:

@@ -210,12 +210,17 @@ class Binding:
         groups = self.groups()
         names = [self._group_name(index, place) for index, place in enumerate(groups)]
         same: dict[tuple[str, Schedule, float], list[str]] = {}
+        zeros: dict[tuple[str, Schedule, float], list[str]] = {}
         for name, (o, g, _) in zip(names, groups, strict=True):
             for slot in (slot for slot in self.slots if (slot.optimizer, slot.group) == (o, g)):
-                same.setdefault((slot.key, slot.schedule, slot.scale), []).append(name)
-        for (key, schedule, scale), held_by in sorted(same.items(), key=_rate_first):
+                what = (slot.key, slot.schedule, slot.scale)
+                same.setdefault(what, []).append(name)
+                if slot.base == 0.0:
+                    zeros.setdefault(what, []).append(name)
+        for what, held_by in sorted(same.items(), key=_rate_first):
             name = "" if len(held_by) == len(groups) else listed(held_by, 4)
-            yield Entry(key, name, schedule, scale, shift=self.shift)
+            none = tuple(zeros.get(what, ()))
+            yield Entry(what[0], name, *what[1:], shift=self.shift, zeros=none)
         for name, schedule in self.extra.items():
             yield Entry(name, "", schedule, 1.0, extra=True, shift=self.shift)
 
