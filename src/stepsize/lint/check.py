@@ -15,7 +15,7 @@ from stepsize.lint import course, lengths
 from stepsize.lint.subject import Finding, Found, Look
 from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, axis_unit
-from stepsize.look.runs import run_of
+from stepsize.look.runs import given_horizon, run_of
 from stepsize.look.scan import points_in
 from stepsize.look.tracks import Run, Track
 from stepsize.time import Horizon
@@ -84,7 +84,7 @@ Warmup(5) >> Cosine()
     ignored = {ignore} if isinstance(ignore, str) else set(ignore)
     if unknown := sorted(ignored - RULES.keys()):
         raise FieldError.of("check: ignore", f"of {', '.join(RULES)}", unknown[0])
-    given = horizon or getattr(what, "horizon", None)
+    given = given_horizon(what, horizon)
     short = tuple(_short_run(given)) if "epochs-as-steps" not in ignored else ()
     try:
         run = run_of(what, given, base=base, seconds_per_step=seconds_per_step)
@@ -106,7 +106,7 @@ def _distinct(tracks: Iterable[Track]) -> Iterator[Track]:
 
 
 def _short_run(horizon: Horizon | None) -> Iterator[Finding]:
-    if isinstance(horizon, Horizon):
+    if horizon is not None:
         for level, _, what, cure in lengths.short_run(horizon):
             yield Finding("epochs-as-steps", level, "", "", what, cure)
 

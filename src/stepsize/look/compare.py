@@ -9,7 +9,7 @@ from stepsize.errors import FieldError
 from stepsize.files.changes import changes
 from stepsize.files.description import plain_data
 from stepsize.look.entries import Bases
-from stepsize.look.preview import AXES, Preview, axis_unit, preview, time_axis
+from stepsize.look.preview import AXES, Preview, panels_of, time_axis, unit_of
 from stepsize.look.runs import run_of
 from stepsize.look.scan import first_where, mean_of, points_in
 from stepsize.look.tracks import Run, Track
@@ -114,12 +114,10 @@ def difference(
         )
         rule, cure = "of the same hyper-parameters", 'pick one: one_cycle()["lr"]'
         raise FieldError.of("difference: the two", rule, keys, cure)
-    chosen = axis_unit(run, unit)
     axis = time_axis(run, unit)
-    shown = preview(both, horizon, unit=unit, base=base, seconds_per_step=seconds_per_step)
     panels, gaps = [], []
-    for panel, one, other in zip(shown.panels, ones, others, strict=True):
-        gaps.append(_gap(run, one, other, chosen))
+    for panel, one, other in zip(panels_of(run, axis), ones, others, strict=True):
+        gaps.append(_gap(run, one, other, unit_of(axis)))
         panels += [panel, _difference_panel(run, one, other, axis, f"{names[1]} - {names[0]}")]
     return Difference(tuple(gaps), Preview(tuple(panels)))
 
@@ -175,7 +173,7 @@ def _changes(one: Schedule, other: Schedule) -> tuple[str, ...]:
 
 
 def _difference_panel(run: Run, one: Track, other: Track, axis: Axis, name: str) -> Panel:
-    unit = next(unit for unit, spelled in AXES.items() if spelled == axis.name)
+    unit = unit_of(axis)
     marks = [*run.moments(one), *run.moments(other)]
     seen = survey(
         lambda t: other.value(t) - one.value(t), 0.0, run.total, whole=run.whole, marks=marks

@@ -101,16 +101,19 @@ def preview(
                Warmup from 0, Cosine from 5
     """
     run = run_of(what, horizon, base=base, seconds_per_step=seconds_per_step, endless=True)
-    axis = time_axis(run, unit, log=log_x)
+    return Preview(panels_of(run, time_axis(run, unit, log=log_x), log=log_y))
+
+
+def panels_of(run: Run, axis: Axis, *, log: bool = False) -> tuple[Panel, ...]:
+    """Give a panel for every hyper-parameter of a run."""
     keys = dict.fromkeys(track.key for track in run.tracks)
     drawn: dict[Schedule, tuple[Point, ...]] = {}  # groups differ by a number more often than not
     for track in run.tracks:
-        if track.resolved not in drawn:
-            drawn[track.resolved] = points_of(run, track, axis)
-    panels = (
-        _panel(run, [t for t in run.tracks if t.key == key], axis, drawn, log=log_y) for key in keys
+        if track.schedule not in drawn:
+            drawn[track.schedule] = points_of(run, track, axis)
+    return tuple(
+        _panel(run, [t for t in run.tracks if t.key == key], axis, drawn, log=log) for key in keys
     )
-    return Preview(tuple(panels))
 
 
 def time_axis(run: Run, unit: str | None = None, *, log: bool = False) -> Axis:
@@ -137,9 +140,14 @@ def axis_unit(run: Run, unit: str | None) -> str:
     return found
 
 
+def unit_of(axis: Axis) -> str:
+    """Give the unit that an axis counts, by its name."""
+    return next(unit for unit, name in AXES.items() if name == axis.name)
+
+
 def points_of(run: Run, track: Track, axis: Axis) -> tuple[Point, ...]:
     """Give the points of one curve before it is scaled, in the axis' unit."""
-    unit = next(unit for unit, name in AXES.items() if name == axis.name)
+    unit = unit_of(axis)
     low = min(1.0, run.total / 10.0) if run.whole else run.total / 1e4
     low, moments = low if axis.log else 0.0, run.moments(track)
     seen = survey(track.factor, low, run.total, whole=run.whole, marks=moments, log=axis.log)
@@ -156,7 +164,7 @@ def _panel(
     *,
     log: bool,
 ) -> Panel:
-    series = tuple(_series(run, track, axis, drawn[track.resolved]) for track in tracks)
+    series = tuple(_series(run, track, axis, drawn[track.schedule]) for track in tracks)
     values = [value for each in series for _, value in each.points]
     stated = max(track.resolved.range[1] * track.scale for track in tracks)
     key = tracks[0].key
@@ -169,7 +177,7 @@ def _panel(
 
 
 def _series(run: Run, track: Track, axis: Axis, points: tuple[Point, ...]) -> Series:
-    unit = next(unit for unit, name in AXES.items() if name == axis.name)
+    unit = unit_of(axis)
     parts = tuple((run.to(unit, at), name) for at, name in track.parts if at < run.total)
     scaled = points if track.scale == 1.0 else tuple((x, track.scale * y) for x, y in points)
     return Series(track.name, scaled, parts)

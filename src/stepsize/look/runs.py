@@ -44,7 +44,7 @@ def run_of(
     if seconds_per_step is not None:
         seconds_per_step = float(Bounds(gt=0).admit("seconds_per_step", seconds_per_step))
     entries = entries_of(what, base)
-    given = _given_horizon(what, horizon)
+    given = given_horizon(what, horizon)
     needs = [entry.schedule for entry in entries if units_of(entry.schedule)]
     if given is None and needs:
         shares = units_of(needs[0]) <= {"%", "rest"}
@@ -62,7 +62,8 @@ def run_of(
     return replace(run, total=float(math.ceil(total - 1e-9)) if run.whole else total)
 
 
-def _given_horizon(what: Any, horizon: Horizon | None) -> Horizon | None:
+def given_horizon(what: Any, horizon: Horizon | None) -> Horizon | None:
+    """Give the horizon of a run: a bound scheduler's own, which may not be given otherwise."""
     if horizon is not None and not isinstance(horizon, Horizon):
         raise FieldError.of("horizon", "a Horizon", horizon, "give Horizon(total)")
     own: Horizon | None = what.horizon if is_bound(what) else None

@@ -12,7 +12,7 @@ _SUMMED = 1 << 17  # values that the mean of a longer run is taken from
 
 
 def points_in(run: Run, track: Track, most: int = EXACT, columns: int = 1000) -> list[Point]:
-    """Give the factors of every step, or of enough moments to miss nothing."""
+    """Give the factors of every step; of a longer run densely and where the schedule may jump."""
     if run.whole and run.total <= most:
         factors = run.factors(track, 0, int(run.total))
         return finite(list(zip(map(float, range(len(factors))), factors, strict=True)))
