@@ -9,6 +9,7 @@ from stepsize import (
     Constant,
     Cosine,
     Custom,
+    CycledPolynomial,
     FieldError,
     Horizon,
     Linear,
@@ -33,6 +34,7 @@ from stepsize import (
 )
 from stepsize.look.runs import run_of
 from stepsize.look.scan import points_in
+from stepsize.schedules.moments import moments_of
 from stepsize.torch import Scheduler
 
 TOTALS = st.sampled_from([1000, 35_190, 150_000])
@@ -205,3 +207,39 @@ def test_a_rate_beside_a_plan_is_one():
 def test_restarts_inside_many_cycles_are_moments():
     run = run_of(sgdr(100), Horizon(10_000))
     assert {100.0, 200.0, 9900.0} <= set(run.moments(run.tracks[0]))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "moments"),
+    [
+        (CycledPolynomial(100), {100, 200, 300}),
+        (Warmup(10) >> Step(50).cut(100) >> Linear(40), {10, 60, 110, 150}),
+        (Linear(30).held(7), {7, 14, 21, 28, 35}),
+        (Cosine(10).repeated(growth=2), {10, 30, 70, 150}),
+        (Cosine(10).repeated(5), {5, 10, 15}),
+        (Piecewise({0: 1, 5: 0.5, 9: 0}).stretched(2), {10, 18}),
+        (MultiStep((5, 9)).shifted(2), {2, 7, 11}),
+        (Step(40) * MultiStep((7,)), {7, 40, 80}),
+    ],
+    ids=repr,
+)
+def test_a_schedule_knows_when_it_may_jump(schedule, moments):
+    found = moments_of(schedule, 400)
+    assert moments <= found
+    # and it jumps nowhere else
+    value = schedule.compile()
+    jumps = {t for t in range(1, 400) if abs(value(t) - value(t - 1e-9)) > 1e-3}
+    jumps |= {t for t in range(1, 400) if abs(value(t + 1e-9) - value(t)) > 1e-3}
+    assert jumps <= found
+
+
+def test_the_same_numbers_in_two_units_are_two_curves():
+    run = Horizon(1000, batch_size=10)
+    shown = preview({"samples": Linear("1000 samples"), "steps": Linear(1000)}, run).panels[0]
+    assert [dict(series.points)[50.0] for series in shown.series] == [0.5, 0.95]
+
+
+def test_three_million_steps_are_compared_one_by_one():
+    spike = Piecewise({0: 1, 1_234_567: 0.5, 1_234_568: 1})
+    (gap,) = difference(Constant(), spike, Horizon(3_000_000)).gaps
+    assert (gap.first_at, gap.largest_at, gap.largest) == (1_234_567, 1_234_567, -0.5)

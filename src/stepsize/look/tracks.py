@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stepsize.errors import UnitError
-from stepsize.look.structure import moments_of
+from stepsize.schedules.moments import moments_of
 from stepsize.schedules.schedule import Schedule
 from stepsize.time import Horizon
 from stepsize.units import SECONDS

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, TypeVar, cast, dataclass_transform
 
 from stepsize.errors import FieldError, SpecError, UnitError
@@ -75,6 +75,9 @@ class Schedule(abc.ABC):
 
     def _settled(self, clock: Any, room: float | None, at: float) -> "Schedule | None":
         """Give this node in plain numbers; None: field by field, as most do (`walk.settled`)."""
+
+    def _moments(self, until: float) -> "Iterable[float] | None":
+        """When it may jump or bend before `until`; None: its fields say so (`moments_of`)."""
 
     def __post_init__(self) -> None:
         rules: dict[str, Any] = type(self)._rules  # type: ignore[attr-defined]  # noqa: SLF001 (set by @schedule)

@@ -1,6 +1,7 @@
 """Schedules that run another in a time of their own: cut, held, stretched, shifted, repeated."""
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
 from stepsize.errors import FieldError
@@ -16,6 +17,7 @@ from stepsize.schedules.fields import (
     Positive,
 )
 from stepsize.schedules.formula import Names
+from stepsize.schedules.moments import moments_of, multiples
 from stepsize.schedules.schedule import Schedule, schedule
 from stepsize.schedules.walk import (
     PlainClock,
@@ -113,6 +115,10 @@ class Stretched(Wrapper):
         of = quantized(self.of, quantum / self.by)
         return self if of is self.of else Stretched(of, self.by)
 
+    def _moments(self, until: float) -> Iterable[float]:
+        inner = (*moments_of(self.of, until / self.by), self.of.duration)
+        return (self.by * moment for moment in inner)
+
     def _prepare(self) -> Schedule:
         return quantized(self.of, 1.0 / self.by)
 
@@ -144,6 +150,10 @@ class Shifted(Wrapper):
     def duration(self) -> float:
         """That of `of`, plus `by`, at least 0."""
         return max(self.of.duration + plain(self.by, "Shifted.by"), 0.0)
+
+    def _moments(self, until: float) -> Iterable[float]:
+        by = plain(self.by, "Shifted.by")
+        return (moment + by for moment in (0.0, *moments_of(self.of, until - by)))
 
     def _room_inside(self, room: float | None) -> float | None:
         by = self.by if isinstance(self.by, float) else 0.0
@@ -206,6 +216,18 @@ class Repeated(Wrapper):
             return None
         ends = growing_starts(self.period, self.growth, self.times or 1 << 31)
         return ends, tuple(self.growth**n for n in range(len(ends) - 1))
+
+    def _moments(self, until: float) -> Iterable[float]:
+        """Restarts, the end, and the moments inside the last cycles."""
+        until, cycles = min(until, self.duration), [(0.0, 1.0)]
+        if self.growth == 1.0:
+            cycles += [(start, 1.0) for start in multiples(self.period, until)]
+        else:
+            ends, scales = self._prepared
+            cycles += [pair for pair in zip(ends, scales, strict=False) if pair[0] < until]
+        yield from (self.duration, *(start for start, _ in cycles))
+        for start, scale in cycles[-3:]:
+            yield from (start + scale * moment for moment in moments_of(self.of, self.period))
 
     @property
     def duration(self) -> float:
