@@ -201,6 +201,18 @@ FUTURE = '{"format": 9, "schedule": {}}'
         (["plot", "Cosine(9)", "--batch-size", "one_cycle()", "--total", "9"], "one schedule"),
         (["table", "Cosine(9)", "--every", "soon"], "table: every must be a length of time"),
         (["table", "Cosine(9)", "--write"], "give --golden FILE"),
+        (["table", "Cosine(9)", "--golden", "g.json", "--csv"], "--golden holds steps of its own"),
+        (["table", "Cosine(9)", "--golden", "g.json", "--json"], "--golden holds steps of its own"),
+        (["plot", "Warmup(5%) >> Cosine()"], 'a length with a unit is a text: "5%"'),
+        (["plot", "none.yaml"], "format: is missing; write format: 1"),
+        (["plot", "number.yaml"], "a constant is the text Constant(value=0.9).absolute()"),
+        (["plot", "Linear(5) >> " * 30 + "Linear(5"], "was never closed"),
+        (
+            ["plot", "Constant(value=1e308)*Constant(value=10)", "--total", "9"],
+            "a finite number, got inf",
+        ),
+        (["describe", "PowerLaw()"], "does not say how long the run is: give --total"),
+        (["plot", "Cosine(9)", "--width", "0"], "width must be a whole number >= 2"),
         (["check", "Cosine(9)", "--ignore", "all"], "check: ignore must be of epochs-as-steps"),
         (["convert", "Cosine(9)", "nowhere/lr.json"], "there is no folder nowhere"),
         (["convert", "Cosine(9)", "lr.txt"], "a schedule file ends in"),
@@ -215,6 +227,8 @@ def test_an_error_is_one_sentence_with_exit_status_2(run, arguments, words):
         "half.yaml": "format: 1\nschedule: [",
         "half.toml": "format = ",
         "future.json": FUTURE,
+        "none.yaml": "schedule: Cosine()",
+        "number.yaml": "format: 1\nplan: {lr: Cosine(), momentum: 0.9}",
         "kind.json": '{"format": 1, "schedule": {"kind": "cosin"}}',
     }.items():
         Path(name).write_text(text)
@@ -300,3 +314,30 @@ def test_expressions_are_completed():
     assert found[:2] == ['Warmup("5%") >> Constant(', 'Warmup("5%") >> Cosine(']
     assert [(i.value, i.type) for i in complete(["describe"], "runs/")] == [("runs/", "file")]
     assert next(i.value for i in complete(["check"], "sgd")) == "sgdr("
+
+
+def test_a_long_expression_is_no_file_name(run):
+    assert "1,000 steps" in run("plot", " >> ".join(["Linear(10)"] * 100))[1]
+
+
+def test_diff_takes_names(run):
+    out = run("diff", "line=Linear(9)", "wave=Cosine(9)")[1]
+    assert "a line" in out
+    assert "wave - line" in out
+
+
+def test_families_are_shown_as_they_are_written(run):
+    assert run("families", "wsd")[1].startswith("wsd(warmup='5%', cooldown='20%', along=Linear")
+    assert "over='rest'" in run("families", "warmup_cosine")[1]
+
+
+def test_a_full_disk_is_told():
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run(
+            [sys.executable, "-m", "stepsize", "plot", "Cosine(9)"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (found.returncode, found.stderr) == (
+        2,
+        "stepsize: cannot write: No space left on device\n",
+    )
