@@ -204,6 +204,7 @@ FUTURE = '{"format": 9, "schedule": {}}'
         (["table", "Cosine(9)", "--golden", "g.json", "--csv"], "--golden holds steps of its own"),
         (["table", "Cosine(9)", "--golden", "g.json", "--json"], "--golden holds steps of its own"),
         (["plot", "Warmup(5%) >> Cosine()"], 'a length with a unit is a text: "5%"'),
+        (["plot", "A" * 300], "unknown name"),
         (["plot", "none.yaml"], "format: is missing; write format: 1"),
         (["plot", "number.yaml"], "a constant is the text Constant(value=0.9).absolute()"),
         (["plot", "Linear(5) >> " * 30 + "Linear(5"], "was never closed"),

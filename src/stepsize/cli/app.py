@@ -207,15 +207,11 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         status = app(prog_name="stepsize", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except click.exceptions.Abort:
         sys.exit(WRONG)
-    except BrokenPipeError:  # the reader has seen enough
-        sys.stdout = None  # so that nothing flushes it again
-        sys.exit(0)
     except UnitError as error:
         _fail(needs_options(error))
     except StepsizeError as error:

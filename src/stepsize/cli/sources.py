@@ -1,8 +1,8 @@
 """What a user names on the command line: an expression, a file, a length, a base value."""
 
+import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from stepsize.errors import FieldError, SpecError, UnitError
@@ -18,8 +18,9 @@ _FILE = re.compile(r"[^()'\"]*[./\\][^()'\"]*")  # a dot or a slash, and nothing
 
 def read(source: str, trust: Iterable[str] = ()) -> Schedule | Plan:
     """Read an expression, or a file where the text looks like one's name."""
-    is_file = _FILE.fullmatch(source) or ("(" not in source and Path(source).is_file())
-    return load(source, trust=trust) if is_file else parse(source, trust=trust)
+    # os.path.isfile says no to a text too long for a name, where Path.is_file raises
+    named_so = _FILE.fullmatch(source) or os.path.isfile(source)  # noqa: PTH113
+    return load(source, trust=trust) if named_so else parse(source, trust=trust)
 
 
 def read_all(sources: tuple[str, ...], trust: Iterable[str] = ()) -> Any:
