@@ -51,21 +51,21 @@ def short_run(horizon: Horizon) -> Found:
 
 def _over_after(tree: Schedule) -> float:
     """When what is written in plain numbers changes for the last time; 0 if that is not said."""
-    found: list[float] = []
-    if units_of(tree):  # a staircase in plain numbers among parts with units
-        for node in nodes(tree):
-            if isinstance(node, _STAIRCASES) and not units_of(node):
-                _over_lengths(node, lambda length: found.append(length) or length)  # type: ignore[func-returns-value]  # collects
-        return max(found, default=0.0)
-    if tree.duration < math.inf:
+    if not units_of(tree) and tree.duration < math.inf:
         return tree.duration
+    if not units_of(tree) and any(map(_goes_on, nodes(tree))):
+        return 0.0
+    found: list[float] = []
     for node in nodes(tree):
-        lasting = not (isinstance(node, _STAIRCASES) or node.duration < math.inf)
-        if node._own_time or (lasting and not list(children_of(node))):  # noqa: SLF001 (a walk is a friend)
-            return 0.0  # cycles may be as short as they like, a decay goes on
-        if isinstance(node, _STAIRCASES):
+        if isinstance(node, _STAIRCASES) and not units_of(node):
             _over_lengths(node, lambda length: found.append(length) or length)  # type: ignore[func-returns-value]  # collects
     return max(found, default=0.0)
+
+
+def _goes_on(node: Schedule) -> bool:
+    """Cycles, which may be as short as they like, and decays that no length ends."""
+    endless = node.duration == math.inf and not isinstance(node, _STAIRCASES)
+    return node._own_time or (endless and not list(children_of(node)))  # noqa: SLF001 (a walk is a friend)
 
 
 def _over_lengths(node: Schedule, change: Callable[[Any], Any]) -> Schedule:
