@@ -173,9 +173,18 @@ def test_wall_clock_and_steps_meet_where_the_rate_is_known():
         assert facts.peak_at == 7200
 
 
+BEYOND = Constant(value=1e308) * Constant(value=10.0)
+
+
+@pytest.mark.parametrize("look", [describe, check, table, golden])
+def test_no_look_shows_a_value_beyond_all_numbers(look):
+    with pytest.raises(FieldError, match="the value at t = 0 must be a finite number, got inf"):
+        look(BEYOND, Horizon(10))
+
+
 def test_values_that_are_no_numbers_are_told():
     with pytest.raises(FieldError, match="the value at t = 0 must be a finite number, got inf"):
-        preview(Constant(value=1e308) * Constant(value=10.0), Horizon(10))
+        preview(BEYOND, Horizon(10))
     with pytest.raises(
         FieldError, match="Custom.function must be a number at every time, got .*t = 0"
     ):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from stepsize.drawing.series import spoken
+from stepsize.drawing.series import finite, spoken
 from stepsize.errors import FieldError, SpecError, StepsizeError
 from stepsize.files.expression import parse
 from stepsize.look.entries import Bases
@@ -45,7 +45,8 @@ def golden(
         name = track.title or "value"
         if name in curves:
             raise FieldError.of("golden: the names", "different", name, "name the param groups")
-        points = [[time, track.value(time)] for time in _times(run, track)]
+        looked_at = finite([(time, track.value(time)) for time in _times(run, track)])
+        points = [list(point) for point in looked_at]
         curves[name] = {"code": repr(track.schedule), "points": points}
     return {"format": _FORMAT, "unit": _unit(run), "total": run.total, "curves": curves}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stepsize.drawing.series import spoken
+from stepsize.drawing.series import finite, spoken
 from stepsize.errors import FieldError
 from stepsize.look.entries import Bases
 from stepsize.look.preview import AXES, axis_unit
@@ -73,7 +73,9 @@ def table(
     chosen = axis_unit(run, unit)
     times = _times(run, every, int(Bounds(ge=2, whole=True).admit("table: rows", rows)))
     names = [track.title or ("value" if track.is_value else "factor") for track in run.tracks]
-    found = tuple((run.to(chosen, t), *(track.value(t) for track in run.tracks)) for t in times)
+    curves = [finite([(t, track.value(t)) for t in times]) for track in run.tracks]
+    by_time = zip(*([value for _, value in curve] for curve in curves), strict=True)
+    found = tuple((run.to(chosen, t), *row) for t, row in zip(times, by_time, strict=True))
     return Table((AXES[chosen], *names), found)
 
 
