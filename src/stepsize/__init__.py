@@ -56,7 +56,7 @@ from stepsize.schedules.recipes import (
 )
 from stepsize.schedules.schedule import REGISTRY, Schedule, schedule
 from stepsize.schedules.tables import Custom, Piecewise
-from stepsize.schedules.timing import Cut, Held, Repeated, Shifted, Stretched
+from stepsize.schedules.timing import Cut, Held, Repeated, Resumed, Shifted, Stretched
 from stepsize.schedules.warmup import Constant, Warmup
 from stepsize.time import Horizon, driving_unit, resolve, stepwise
 from stepsize.units import Time
@@ -118,6 +118,7 @@ __all__ = [
     "Product",
     "Ramp",
     "Repeated",
+    "Resumed",
     "Rex",
     "Scaled",
     "Schedule",

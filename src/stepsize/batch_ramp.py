@@ -11,7 +11,7 @@ from stepsize.schedules.walk import settled, units_of
 from stepsize.units import Time
 
 if TYPE_CHECKING:
-    from stepsize.time import Horizon
+    from stepsize.horizon import Horizon
 
 _LOOK_AHEAD = 65_536
 _NEAR = 64

@@ -70,6 +70,10 @@ class Schedule(abc.ABC):
         """How much of the room around it a node leaves to what is inside."""
         return room
 
+    def _begins_inside(self, begin: float) -> float | None:
+        """When in the run the parts' time begins; None: their time is not the run's."""
+        return None if self._own_time else begin
+
     def _quantized(self, quantum: float) -> "Schedule | None":
         """Give this node for time in jumps of `quantum`; None: only its parts may care."""
 

@@ -1,4 +1,4 @@
-"""Schedules that run another in a time of their own: cut, held, stretched, shifted, repeated."""
+"""Schedules that run another in a time of their own: cut, held, stretched, shifted, resumed ..."""
 
 import math
 from collections.abc import Iterable
@@ -20,6 +20,7 @@ from stepsize.schedules.formula import Names
 from stepsize.schedules.moments import moments_of, multiples
 from stepsize.schedules.schedule import Schedule, schedule
 from stepsize.schedules.walk import (
+    Clock,
     PlainClock,
     quantized,
     settled,
@@ -151,17 +152,71 @@ class Shifted(Wrapper):
         """That of `of`, plus `by`, at least 0."""
         return max(self.of.duration + plain(self.by, "Shifted.by"), 0.0)
 
+    def _begins_inside(self, begin: float) -> float | None:
+        return begin + plain(self.by, "Shifted.by")
+
     def _moments(self, until: float) -> Iterable[float]:
         by = plain(self.by, "Shifted.by")
         return (moment + by for moment in (0.0, *moments_of(self.of, until - by)))
 
-    def _room_inside(self, room: float | None) -> float | None:
-        by = self.by if isinstance(self.by, float) else 0.0
-        return None if room is None else room - by
+    def _settled(self, clock: Clock, room: float | None, at: float) -> Schedule | None:
+        given: Any = self.by
+        by = clock.number(given, "Shifted.by", at)
+        inside = None if room is None else room - by
+        return Shifted(settled(self.of, clock, inside, at + by), by)
 
     def _value(self, t: Any, xp: Names) -> Any:
         x = xp.clip(t, 0.0, math.inf)  # first, so that nothing moves before 0
         return self.of._value(x - plain(self.by, "Shifted.by"), xp)  # noqa: SLF001 (a node and its part)
+
+
+@schedule
+class Resumed(Wrapper):
+    """What is left of a schedule after a moment, in a length of its own.
+
+    `of(end - (end - after) * (over - t) / over)` with `end` the duration of `of`: at 0 it is at
+    `after`, at `over` exactly at its end. It is what a run that is made longer does with the curve
+    it is in: the value goes on from where it is.
+
+    Source: value-continuous extension, as users of torch's schedulers ask for (Lightning 19865).
+
+    >>> half = Resumed(Linear(100), after=50, over=150)
+    >>> half(0), half(75), half(150)
+    (0.5, 0.25, 0.0)
+    """
+
+    kind: ClassVar[str] = "resumed"
+    _own_time: ClassVar[bool] = True
+    of: Node
+    after: Length
+    over: Length = "rest"
+
+    def _check(self) -> None:
+        end, after = lasts(self.of), self.after
+        if end == math.inf:
+            raise FieldError.of("Resumed.of", "a schedule that ends", self.of)
+        if end is not None and isinstance(after, float) and after >= end:
+            raise FieldError.of("Resumed.after", f"before the end ({end:g})", after)
+
+    @property
+    def duration(self) -> float:
+        """The field `over`."""
+        return plain(self.over, "Resumed.over")
+
+    def _room_inside(self, room: float | None) -> None:
+        """Leave none: what is left of a curve knows how long it was."""
+
+    def _moments(self, until: float) -> Iterable[float]:
+        del until
+        end, after = self.of.duration, plain(self.after, "Resumed.after")
+        scale = self.duration / (end - after)
+        return ((x - after) * scale for x in moments_of(self.of, end) if x > after)
+
+    def _value(self, t: Any, xp: Names) -> Any:
+        end, over = self.of.duration, self.duration
+        left = end - plain(self.after, "Resumed.after")
+        x = over - xp.clip(t, 0.0, over)
+        return self.of._value(end - left * (x / over), xp)  # noqa: SLF001 (a node and its part)
 
 
 @schedule

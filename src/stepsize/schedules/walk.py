@@ -181,12 +181,13 @@ def on_whole_steps(node: Schedule, clock: Clock, begin: float = 0.0) -> Schedule
     Every boundary is rounded where it lies in the run, so that parts add up whatever is nested in
     them; what runs in a time of its own (a cycle, a stretch) keeps its boundaries.
     """
-    if node._own_time:  # noqa: SLF001 (a walk is a friend)
+    inside = node._begins_inside(begin)  # noqa: SLF001 (a walk is a friend)
+    if inside is None:
         return node
     parts = getattr(node, "parts", None)
     if parts is None:
         return rebuilt(
-            node, lambda _, value: over_children(value, lambda c: on_whole_steps(c, clock, begin))
+            node, lambda _, value: over_children(value, lambda c: on_whole_steps(c, clock, inside))
         )
     kept, position, edge = [], begin, clock.rounded(begin)
     for part in parts:
