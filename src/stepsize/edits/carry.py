@@ -1,0 +1,350 @@
+"""What an edit makes of the schedules it meets, at a moment of a run.
+
+Schedules stay as they were told (in shares of the horizon, where they are so written) as far as
+they lie ahead, and become what they were, cut off at the moment, as far as they lie behind. So an
+edited schedule is a schedule like any other: it is drawn, described, saved and edited again.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan
+from stepsize.errors import FieldError
+from stepsize.horizon import amount_of
+from stepsize.schedules.combine import Sequence
+from stepsize.schedules.fields import LengthRule, MomentsRule, TableRule
+from stepsize.schedules.ramps import Linear
+from stepsize.schedules.schedule import Schedule, fields_of
+from stepsize.schedules.timing import Resumed
+from stepsize.schedules.walk import (
+    leaves_rest,
+    on_whole_steps,
+    over_children,
+    quantized,
+    rebuilt,
+    settled_parts,
+    units_of,
+    with_length,
+)
+from stepsize.schedules.warmup import Constant
+from stepsize.time import Horizon, HorizonClock, driving_unit, opened, resolve
+from stepsize.units import REST, Time
+
+Told = Mapping[str, Schedule]
+_SAME = 64  # moments at which a past is compared
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a run is when its plan changes: optimizer steps, and the horizon it had until now.
+
+    Args:
+        step: optimizer steps completed.
+        horizon: as it is before the edit; None: every schedule is in plain numbers of steps.
+        shift: steps by which the horizon's map of samples and tokens is ahead.
+        seconds: training time, for schedules over wall-clock time.
+    """
+
+    step: float
+    horizon: Horizon | None = None
+    shift: float = 0.0
+    seconds: float = 0.0
+
+    def clock(self, schedule: Schedule) -> HorizonClock:
+        """Give what turns lengths into the unit that drives a schedule."""
+        horizon = Horizon() if self.horizon is None else self.horizon
+        return HorizonClock(horizon, driving_unit(schedule, horizon))
+
+    def room(self, schedule: Schedule) -> float | None:
+        """Give the whole length of the run in the unit that drives a schedule, if it is known."""
+        clock = self.clock(schedule)
+        return None if clock.horizon.total is None else clock.total("rest")
+
+    def at(self, schedule: Schedule) -> float:
+        """Give the position in the unit that drives a schedule."""
+        clock = self.clock(schedule)
+        if clock.unit == "s":
+            return self.seconds
+        step = self.step if clock.unit == "st" else self.step + self.shift
+        return clock.horizon.position(step, clock.unit)
+
+    def tree(self, schedule: Schedule) -> Schedule:
+        """Give a schedule in plain numbers, as far as its end is known."""
+        return schedule if self.horizon is None else resolve(schedule, self.horizon)
+
+    def value(self, schedule: Schedule) -> float:
+        """Give a schedule's value now."""
+        return float(self.tree(schedule)(self.at(schedule)))
+
+    def ended(self, schedule: Schedule) -> bool:
+        """Tell whether a schedule that ends with the horizon has done so."""
+        ends = units_of(schedule) & {"%", "rest"}
+        return bool(ends) and self.tree(schedule).duration <= self.at(schedule)
+
+    def length(self, over: float | Time, schedule: Schedule, field: str) -> float:
+        """Give a length from now on in the unit that drives a schedule, in whole steps."""
+        clock, at = self.clock(schedule), self.at(schedule)
+        total = clock.total(field) if over == REST else self.room(schedule)
+        left = math.inf if total is None else total - at
+        asked = left if over == REST else clock.number(over, field, at)
+        if left <= 0 or asked > left * (1 + 1e-9):
+            unit = "steps" if clock.unit == "st" else clock.unit
+            rule = f"at most what is left of the run ({left:g} {unit})"
+            cure = 'write over="rest", or extend() the horizon first'
+            raise FieldError.of(field, rule, str(over), cure)
+        if over == REST or clock.unit == "s":
+            return asked
+        return max(clock.rounded(at + asked) - at, clock.horizon.position(1, clock.unit))
+
+
+def carried(edit: Edit, told: Told, moment: Moment) -> tuple[dict[str, Schedule], Horizon | None]:
+    """Give the schedules by name after an edit, and the horizon."""
+    if isinstance(edit, CoolDown):
+        change: Callable[[Schedule], Schedule] = lambda each: cooled(each, edit, moment)  # noqa: E731
+        return {k: change(s) if k in edit.keys else s for k, s in told.items()}, moment.horizon
+    if isinstance(edit, Replan):
+        plan = edit.plan
+        made = {k: replanned(s, plan[k], edit, moment) if k in plan else s for k, s in told.items()}
+        return made, moment.horizon
+    horizon = extended_horizon(edit, moment)
+    if told and all(moment.ended(schedule) for schedule in told.values()):
+        raise FieldError(
+            "extend: nothing lies ahead that could be moved, the schedules have ended; "
+            "give the run new ones: replan(lr=...)"
+        )
+    return {k: extended(s, moment, horizon) for k, s in told.items()}, horizon
+
+
+# The past --------------------------------------------------------------------------------------
+
+
+def past(schedule: Schedule, moment: Moment) -> tuple[Schedule, ...]:
+    """Give what a schedule was until now, as parts that end now; none at the start."""
+    tree, at, unit = moment.tree(schedule), moment.at(schedule), moment.clock(schedule).unit
+    if at == 0:
+        return ()
+    parts = tree.parts if isinstance(tree, Sequence) else (tree,)
+    starts = tree.starts if isinstance(tree, Sequence) else (0.0,)
+    kept = [(part, start) for part, start in zip(parts, starts, strict=True) if start < at]
+    last, start = kept.pop()
+    done = [written(part, unit) for part, _ in kept]
+    return (*done, written(_ending(last, at - start), unit))
+
+
+def _ending(part: Schedule, length: float) -> Schedule:
+    return part if part.duration == length else part.cut(length)
+
+
+def written(tree: Schedule, unit: str) -> Schedule:
+    """Write the plain numbers of a tree as lengths in the unit they are in."""
+    if unit == "st":
+        return tree
+    rules: dict[str, Any] = type(tree)._rules  # type: ignore[attr-defined]  # noqa: SLF001 (set by @schedule)
+
+    def change(name: str, value: Any) -> Any:
+        rule = rules[name][0] if name in rules else None
+        if isinstance(rule, LengthRule):
+            return _in_unit(value, unit)
+        if isinstance(rule, MomentsRule):
+            return tuple(_in_unit(moment, unit) for moment in value)
+        if isinstance(rule, TableRule):
+            return tuple((_in_unit(moment, unit), level) for moment, level in value)
+        return over_children(value, lambda child: written(child, unit))
+
+    return rebuilt(tree, change)
+
+
+def _in_unit(value: Any, unit: str) -> Any:
+    return Time(value, unit) if isinstance(value, float) and unit != "st" else value
+
+
+def _joined(parts: tuple[Schedule, ...]) -> Schedule:
+    return parts[0] if len(parts) == 1 else Sequence(parts)
+
+
+# Cool down -------------------------------------------------------------------------------------
+
+
+def cooled(schedule: Schedule, edit: CoolDown, moment: Moment) -> Schedule:
+    """Give a schedule that goes from where it is to a share of that, and stays there."""
+    value, unit = moment.value(schedule), moment.clock(schedule).unit
+    if value == 0.0:
+        raise FieldError.of("cool_down", "of a value above 0", value, "it is there already")
+    over: Any = edit.over
+    length = _in_unit(moment.length(over, schedule, "cool_down: over"), unit)
+    if schedule.is_absolute:
+        return _joined((*past(schedule, moment), edit.ramp(length, 1.0).absolute(value)))
+    return _joined((*past(schedule, moment), edit.ramp(length, value)))
+
+
+# Replan ----------------------------------------------------------------------------------------
+
+
+def replanned(schedule: Schedule, then: Schedule, edit: Replan, moment: Moment) -> Schedule:
+    """Give a schedule that becomes another, after a straight line from one to the other."""
+    if schedule.is_absolute != then.is_absolute:
+        rule = "absolute, as the one it replaces" if schedule.is_absolute else "a factor, as before"
+        cure = "write schedule.absolute(peak)" if schedule.is_absolute else "leave .absolute() out"
+        raise FieldError.of("replan: the new schedule", rule, then, cure)
+    both = _joined((*past(schedule, moment), then))  # the unit that drives them together
+    clock, at = moment.clock(both), moment.at(both)
+    begin = at if edit.since == "now" else 0.0
+    over = _join_length(edit, both, moment)
+    shift = begin - (at + over)
+    future = then.shifted(_in_unit(shift, clock.unit)) if shift else then
+    if not over:
+        return _joined((*past(schedule, moment), future))
+    ends = _value_in(future, clock, at + over)
+    join = _line(moment.value(schedule), ends, _in_unit(over, clock.unit), schedule.is_absolute)
+    return _joined((*past(schedule, moment), join, future))
+
+
+def _line(start: float, stop: float, over: float | Time, absolute: bool) -> Schedule:
+    if not absolute:
+        return Linear(over, start=start, stop=stop)
+    peak = max(start, stop)
+    if not peak:
+        return Constant(over, 0.0).absolute()
+    return Linear(over, start=start / peak, stop=stop / peak).absolute(peak)
+
+
+def _join_length(edit: Replan, both: Schedule, moment: Moment) -> float:
+    over: Any = edit.over
+    if over is None:
+        total = moment.room(both)
+        near = total is not None and total * 0.99 < moment.at(both)
+        over = 100.0 if total is None else REST if near else Time(1.0, "%")
+    return 0.0 if over == 0.0 else moment.length(over, both, "replan: over")
+
+
+def _value_in(future: Schedule, clock: HorizonClock, begin: float) -> float:
+    """Give the first value of a part that begins somewhere in the run."""
+    room = None if clock.horizon.total is None else clock.total("replan") - begin
+    if room is None and clock.horizon.open_end:
+        future = opened(future)
+    (part,) = settled_parts((future,), clock, room, begin)
+    return float(part(0.0))
+
+
+# Extend ----------------------------------------------------------------------------------------
+
+
+def extended_horizon(edit: Extend, moment: Moment) -> Horizon:
+    """Give the horizon with another total, which must lie ahead."""
+    now = Horizon() if moment.horizon is None else moment.horizon
+    made = dataclasses.replace(now, total=edit.total, open_end=False)
+    amount, unit = amount_of(edit.total)
+    timed = unit == "s"
+    ahead = amount > moment.seconds if timed else made.steps > moment.step + moment.shift
+    if not ahead:
+        where = f"{moment.seconds:g} seconds" if timed else f"step {moment.step:g}"
+        rule = f"beyond where the run is ({where})"
+        raise FieldError.of("extend: the total", rule, str(edit.total), "to end now, stop training")
+    return made
+
+
+def extended(schedule: Schedule, moment: Moment, horizon: Horizon) -> Schedule:
+    """Give a schedule over another horizon, of which only what lies ahead has moved.
+
+    Parts that are over stay. The part that training is in goes on as told where its values until
+    now would have been the same (a constant, a staircase); elsewhere what is left of it is
+    stretched to its new end, so that the value goes on from where it is. Parts ahead are as told.
+    """
+    if not units_of(schedule) & {"%", "rest"}:
+        return schedule
+    parts = getattr(schedule, "parts", None)
+    if parts is None and not schedule._own_time and "over" not in fields_of(schedule):  # noqa: SLF001 (an edit is a friend)
+        inner = lambda child: extended(child, moment, horizon)  # noqa: E731
+        return rebuilt(schedule, lambda _, value: over_children(value, inner))
+    run = _Parts(parts or (schedule,), moment, moment.clock(schedule), moment.room(schedule))
+    return _joined(run.over(horizon))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of a sequence, as told, at a moment of a run."""
+
+    told: tuple[Schedule, ...]
+    moment: Moment
+    clock: HorizonClock
+    room: float | None
+
+    def over(self, horizon: Horizon) -> tuple[Schedule, ...]:
+        """Give the parts for another horizon, the one that training is in with what is left."""
+        unit, at = self.clock.unit, self.moment.at(_joined(self.told))
+        spans = _spans(self.told, self.clock, self.room)
+        number = max(i for i, (start, _) in enumerate(spans) if start <= at)
+        start, current = spans[number]
+        done = tuple(written(part, unit) for _, part in spans[:number] if part is not None)
+        ahead = self.told[number + 1 :]
+        told, gone = self.told[number], at - start
+        if current is None or not gone:
+            return (*done, told, *ahead)
+        if not units_of(told) & {"%", "rest"} or current.duration == math.inf:
+            return (*done, self._open(told, written(current, unit)), *ahead)
+        clock = HorizonClock(horizon, unit)
+        then = _spans(self.told[number:], clock, clock.total("rest"), start)[0][1]
+        if then is not None and then.duration >= gone and _same(current, then, gone):
+            return (*done, told, *ahead)
+        fills = number == len(self.told) - 1 and self.room == start + current.duration
+        takes_rest = leaves_rest(told) or fills
+        left = math.inf if takes_rest else (0.0 if then is None else then.duration) - gone
+        return (*done, *_resumed(current, gone, left, unit), *ahead)
+
+    def _open(self, told: Schedule, current: Schedule) -> Schedule:
+        """Give the part that has waited for the end of the run as it was told."""
+        return told if leaves_rest(told) and self.room is None else current
+
+
+Span = tuple[float, Schedule | None]
+
+
+def _spans(
+    parts: tuple[Schedule, ...], clock: HorizonClock, room: float | None, begin: float = 0.0
+) -> list[Span]:
+    """Give where each part begins and what it is in plain numbers; None for one that drops out."""
+    if room is None:
+        whole = opened(_joined(parts))
+        parts = whole.parts if isinstance(whole, Sequence) else (whole,)
+    found: list[Span] = []
+    position = edge = begin
+    left = None if room is None else room - begin
+    for part in settled_parts(parts, clock, left, begin):
+        end = position + part.duration
+        whole = on_whole_steps(part, clock, position)
+        whole = whole if clock.quantum == 1.0 else quantized(whole, clock.quantum)
+        if end == math.inf:
+            found.append((edge, whole))
+            break
+        length = clock.rounded(end) - edge
+        found.append((edge, with_length(whole, length) if length > 0 else None))
+        position, edge = end, edge + max(length, 0.0)
+    return found
+
+
+def _same(one: Schedule, other: Schedule, until: float) -> bool:
+    """Tell whether two schedules have had the same values from their start until a moment."""
+    moments = (until * i / _SAME for i in range(_SAME + 1))
+    return all(math.isclose(one(t), other(t), rel_tol=1e-12) for t in moments)
+
+
+def _resumed(current: Schedule, gone: float, left: float, unit: str) -> tuple[Schedule, ...]:
+    """Give a part as far as it is gone, and what is left of it in a new length."""
+    if (
+        gone >= current.duration
+    ):  # a factor may be over, as a warmup is; see `carried` for the whole
+        return (written(current, unit),)
+    if left <= 0:
+        raise FieldError(
+            f"extend: over the new total {current!r} would have ended before now; "
+            "cool_down() ends a run sooner"
+        )
+    over = REST if left == math.inf else _in_unit(left, unit)
+    whole = written(current, unit)
+    return (
+        written(current.cut(gone), unit),
+        Resumed(whole, after=_in_unit(gone, unit), over=over),
+    )
