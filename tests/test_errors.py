@@ -222,7 +222,6 @@ CASES = {
     "rate as a factor": lambda: Scheduler(adamw(lr=3e-4), lr=3e-4 * Cosine(10)),
     "factor of a base of 0": lambda: Scheduler(sgd(), weight_decay=Linear(10)),
     "horizon missing": lambda: Scheduler(sgd(), lr=Warmup("5%") >> Cosine()),
-    "wall clock bound": lambda: Scheduler(sgd(), lr=Cosine("6h"), horizon=Horizon("6h")),
     "unit not convertible at binding": lambda: Scheduler(
         sgd(), lr=Cosine("5ep"), horizon=Horizon(9)
     ),

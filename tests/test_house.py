@@ -17,13 +17,15 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import from its own room and from rooms above it in this list.
 ROOMS = [
-    "errors", "units", "schedules", "drawing", "sketch", "batch_ramp", "time", "files", "look",
-    "lint", "torch", "plot", "cli", "__main__",
+    "errors", "units", "schedules", "drawing", "sketch", "batch_ramp", "horizon", "time",
+    "frameworks", "files", "edits", "feedback", "look", "lint", "torch", "plot", "cli", "__main__",
 ]  # fmt: skip
 # A method that only forwards, imported when it is called: a schedule draws itself, a horizon
 # with a batch-size ramp tabulates it, and a plan names its type.
 LATE = {
     ("schedules", "sketch"): {"schedules/schedule.py", "schedules/plan.py"},
+    ("horizon", "time"): {"horizon.py"},
+    ("horizon", "frameworks"): {"horizon.py"},
 }
 FRAMEWORKS = {
     "numpy": {"schedules/arrays.py", "schedules/kernel.py", "batch_ramp.py"},
@@ -35,11 +37,12 @@ FRAMEWORKS = {
     "tomli_w": {"files/forms.py"},
 }
 STANDARD = {
-    "abc", "ast", "bisect", "collections", "csv", "dataclasses", "decimal", "difflib", "fractions",
+    "abc", "ast", "bisect", "collections", "csv", "dataclasses", "decimal", "difflib", "fnmatch",
+    "fractions",
     "functools", "hashlib", "html", "importlib", "inspect", "io", "itertools", "json",
     "keyword", "math", "numbers",
     "os", "pathlib", "re", "shutil", "string", "sys", "textwrap", "tomllib", "types", "typing",
-    "warnings", "weakref",
+    "time", "warnings", "weakref",
 }  # fmt: skip
 
 

@@ -338,7 +338,7 @@ def test_a_scheduler_that_could_not_be_built_stands_in_nobodys_way():
     optimizer = sgd(0.1, 0.2)
     old = Scheduler(optimizer, lr=Constant())
     wrong = {1: {"weight_decay": Linear(9)}}  # a factor of a base of 0, found at the last group
-    with pytest.raises(FieldError, match="other than 0 for a factor") as kept:
+    with pytest.raises(FieldError, match="other than 0 in one group") as kept:
         Scheduler(optimizer, lr=Linear(9), groups=wrong, base=5.0, take_over=True)
     assert [g["initial_lr"] for g in optimizer.param_groups] == [0.1, 0.2]
     old.last_epoch = 3

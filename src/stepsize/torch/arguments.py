@@ -63,12 +63,12 @@ def merged(plan: Any, schedules: Any, *others: Any) -> dict[str, Schedule]:
     return dict(plan_of("plan", merged)) if merged else {}
 
 
-def bases_of(base: Bases | None) -> KnownBases:
-    """Explicit base values by key."""
-    if base is None:
+def bases_of(given: Bases | None, what: str = "base") -> KnownBases:
+    """Explicit base values (or floors) by key."""
+    if given is None:
         return {}
-    given = base if isinstance(base, Mapping) else {"lr": base}
-    return {key: _numbers(f"Scheduler.base[{key!r}]", value) for key, value in given.items()}
+    by_key = given if isinstance(given, Mapping) else {"lr": given}
+    return {key: _numbers(f"Scheduler.{what}[{key!r}]", value) for key, value in by_key.items()}
 
 
 def _numbers(field: str, value: Any) -> float | list[float | None]:
@@ -77,11 +77,11 @@ def _numbers(field: str, value: Any) -> float | list[float | None]:
     return float(Bounds(ge=0).admit(field, value))
 
 
-def base_for(bases: KnownBases, key: str, index: int) -> float | None:
-    """Give the explicit base value of one group's key, if there is one."""
+def base_for(bases: KnownBases, key: str, index: int, what: str = "base") -> float | None:
+    """Give the explicit base value (or floor) of one group's key, if there is one."""
     given = bases.get(key)
     if not isinstance(given, list):
         return given
     if index >= len(given):
-        raise FieldError.of(f"Scheduler.base[{key!r}]", "a value for every group", given)
+        raise FieldError.of(f"Scheduler.{what}[{key!r}]", "a value for every group", given)
     return given[index]

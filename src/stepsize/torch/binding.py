@@ -1,28 +1,27 @@
-"""What is written where: schedules, the groups they go to, their base values, and their values."""
+"""What is written where: the groups that schedules go to, their base values, and their values."""
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from stepsize.drawing.series import listed
 from stepsize.errors import FieldError, UnitError
-from stepsize.files.description import from_dict, plain_data
 from stepsize.schedules.formula import Names
 from stepsize.schedules.schedule import Schedule
-from stepsize.schedules.walk import units_of
-from stepsize.time import Horizon, Time, driving_unit, resolve, stepwise
+from stepsize.time import driving_unit
 from stepsize.torch.arguments import KnownBases, base_for
+from stepsize.torch.clock import Clock
+from stepsize.torch.controlled import Controlled
 from stepsize.torch.groups import (
     Group,
     Slot,
     base_of,
+    check_bases,
     check_factor,
-    check_group_names,
     check_key,
     held,
     is_beta,
@@ -31,11 +30,8 @@ from stepsize.torch.groups import (
     wanted_for,
 )
 from stepsize.torch.hot import Lane
+from stepsize.torch.told import Place, Told
 
-if TYPE_CHECKING:
-    from stepsize.look.entries import Entry
-
-Told = dict[str, Schedule]
 Row = tuple[int, int, str, float]
 
 
@@ -45,23 +41,19 @@ class Binding:
     def __init__(
         self,
         optimizers: list[Optimizer],
-        common: Told,
-        special: Mapping[Any, Told],
-        extra: Told,
-        horizon: Horizon | None,
+        told: Told,
+        controlled: Controlled,
+        floors: KnownBases,
+        clock: Clock,
     ) -> None:
-        self.optimizers, self.horizon = optimizers, horizon
-        self.common, self.special, self.extra = common, special, extra
+        self.optimizers, self.told, self.controlled = optimizers, told, controlled
+        self.floors, self.clock = floors, clock
         self.slots: list[Slot] = []
-        self._seen = 0  # groups at the last look
         self.shift = 0.0  # steps by which the horizon's map is ahead, after a change of batch size
+        self._seen: list[tuple[Place, Group]] = []  # groups at the last look
         self._compiled: dict[Schedule, Callable[[float], float]] = {}
-        self.unit = self._driving_unit()
-        check_group_names([group for _, _, group in self.groups()], special)
-        # a number means the group it means now, whatever groups are added to other optimizers
-        at = [(o, g) for o, g, _ in self.groups()]
-        self._own = {at[k] if isinstance(k, int) else k: told for k, told in special.items()}
-        clash = sorted({key for _, _, group in self.groups() for key in group} & set(extra))
+        self._pulled: list[tuple[list[Slot], list[float], list[float]]] = []
+        clash = sorted({key for _, _, group in self.groups() for key in group} & set(told.extra))
         if clash:
             raise FieldError.of("Scheduler.extra: a name", "none of the groups' keys", clash)
 
@@ -73,61 +65,70 @@ class Binding:
             for g, group in enumerate(each.param_groups)
         ]
 
-    def _schedules(self) -> list[Schedule]:
-        told = [self.common, *self.special.values(), self.extra]
-        return [schedule for each in told for schedule in each.values()]
-
-    def _driving_unit(self) -> str:
-        units = {driving_unit(schedule, self.horizon) for schedule in self._schedules()}
-        if "s" in units:
-            raise UnitError(
-                "Scheduler: wall-clock schedules cannot be bound to an optimizer yet: "
-                "write the schedule in steps, epochs, samples or tokens"
-            )
-        needs = [schedule for schedule in self._schedules() if units_of(schedule)]
-        if needs and self.horizon is None:
-            raise UnitError(
-                f"Scheduler.horizon is needed: {needs[0]!r} is written in units; "
-                "give horizon=Horizon(total=...) or Horizon.from_loader(loader, epochs=...)"
-            )
-        return next((u for u in ("tok", "samples") if u in units), "st")
-
     def places(self) -> list[tuple[Optimizer, int, str]]:
         """Every optimizer, group and key that the schedules are for."""
         return [
             (self.optimizers[o], g, key)
             for o, g, group in self.groups()
-            for key in wanted_for(group, (o, g), self.common, self._own)
+            for key in wanted_for(group, (o, g), self.told.common, self.told.special)
         ]
 
     def outdated(self) -> bool:
-        """Tell whether groups were added or taken away since the last look."""
-        return len(self.groups()) != self._seen
+        """Tell whether groups were added, taken away or replaced since the last look."""
+        seen = [id(group) for _, group in self._seen]
+        return [id(group) for _, _, group in self.groups()] != seen
+
+    def use(self, told: Told) -> None:
+        """Take other schedules for the same groups."""
+        self.told = told
+        self._compiled.clear()
+        self.controlled.resolve(told.horizon)
+
+    # Groups -------------------------------------------------------------------------------------
 
     def bind(self, bases: KnownBases) -> None:
         """Find every slot: base values are read once, and kept for groups that are known."""
-        known = {(s.optimizer, s.group, s.key): s for s in self.slots}
+        told, kept = self._moved()
+        known = {(s.optimizer, s.group, s.key): s for s in kept}
         slots = []
         for index, (o, g, group) in enumerate(self.groups()):
-            for key, schedule in wanted_for(group, (o, g), self.common, self._own).items():
+            for key, schedule in wanted_for(group, (o, g), told.common, told.special).items():
                 where = f"Scheduler, group {group.get('name', index)!r}, {key}"
                 check_key(group, key, where)
                 old = known.get((o, g, key))
                 if old is None:
-                    old = self._first(
-                        group, (o, g, key), schedule, base_for(bases, key, index), where
-                    )
-                slots.append(replace(old, schedule=schedule))
+                    explicit = base_for(bases, key, index)
+                    old = self._first(group, (o, g, key), schedule, explicit, where)
+                floor = base_for(self.floors, key, index, "floor")
+                slots.append(replace(old, schedule=_floored(schedule, old.base, floor)))
                 self._check(slots[-1], where)
         _check_shared(slots)
-        unknown = set(bases) - {slot.key for slot in slots}
-        if unknown:
-            raise FieldError.of(
-                "Scheduler.base: a key", "one that is scheduled", sorted(unknown, key=str)
-            )
-        self.slots, self._seen = slots, len(self.groups())
+        check_bases(slots)
+        for what, given in (("base", bases), ("floor", self.floors)):
+            if unknown := set(given) - {slot.key for slot in slots}:
+                shown = sorted(unknown, key=str)
+                raise FieldError.of(f"Scheduler.{what}: a key", "one that is scheduled", shown)
+        if told is not self.told:
+            self.use(told)
+        self.slots = slots
+        self._seen = [((o, g), group) for o, g, group in self.groups()]
         for slot in slots:  # all is checked: only now is anything written
             self._mark(self.optimizers[slot.optimizer].param_groups[slot.group], slot)
+
+    def moves(self) -> dict[Place, Place] | None:
+        """Give where the groups have moved to, where some were taken away; None otherwise."""
+        now = {id(group): (o, g) for o, g, group in self.groups()}
+        places = {was: now[id(group)] for was, group in self._seen if id(group) in now}
+        gone = len(places) < len(self._seen) and bool(places)
+        return places if gone else None  # all are others after load_state_dict: the same places
+
+    def _moved(self) -> tuple[Told, list[Slot]]:
+        places = self.moves()
+        if places is None:
+            return self.told, self.slots
+        kept = [(s, places.get((s.optimizer, s.group))) for s in self.slots]
+        slots = [replace(s, optimizer=at[0], group=at[1]) for s, at in kept if at is not None]
+        return self.told.moved(places), slots
 
     def _first(
         self,
@@ -160,34 +161,81 @@ class Binding:
         high = schedule.range[1]
         if high < math.inf:
             return high
-        value, last = self.value_of(schedule), 1_000_000
-        if self.horizon is not None and self.horizon.total is not None:
-            last = self.horizon.steps
+        value, last, horizon = self.value_of(schedule), 1_000_000, self.told.horizon
+        if horizon is not None and horizon.total is not None and not self.told.timed:
+            last = horizon.steps
         return max(value(float(last * i // 256)) for i in range(257))
 
+    # Values -------------------------------------------------------------------------------------
+
     def value_of(self, schedule: Schedule) -> Callable[[float], float]:
-        """Give the compiled schedule as a function of steps; compiled once."""
+        """Give the compiled schedule as a function of steps; compiled once.
+
+        What wall-clock time moves has the value of the present time, whatever the step.
+        """
         if schedule not in self._compiled:
-            value, shift = stepwise(schedule, self.horizon), self.shift
-            moved = shift and driving_unit(schedule) != "st"
-            self._compiled[schedule] = (lambda step: value(step + shift)) if moved else value
+            self._compiled[schedule] = self._stepwise(schedule, self.told.tree(schedule).compile())
         return self._compiled[schedule]
+
+    def _stepwise(
+        self, schedule: Schedule, value: Callable[[float], float]
+    ) -> Callable[[float], float]:
+        horizon, shift, clock = self.told.horizon, self.shift, self.clock
+        unit = driving_unit(schedule, horizon)
+        if horizon is None or unit == "st":
+            return value
+        if unit == "s":
+            return lambda _step: value(clock.seconds)
+        return lambda step: value(horizon.position(step + shift, unit))
 
     def _formula_of(self, schedule: Schedule) -> Callable[[Any, Names], Any]:
         """Give the schedule's formula of steps, for the hot path."""
-        if driving_unit(schedule) == "st":
-            tree = schedule if self.horizon is None else resolve(schedule, self.horizon)
-            return tree._value  # noqa: SLF001 (compiled into the hot path, as `compile` does)
+        if driving_unit(schedule, self.told.horizon) == "st":
+            return self.told.tree(schedule)._value  # noqa: SLF001 (compiled into the hot path, as `compile` does)
         value = self.value_of(schedule)
         return lambda t, xp: xp.call(value, t)
 
     def lanes(self) -> list[Lane]:
         """One lane per key and distinct schedule, so that a value is computed once."""
-        lanes: dict[tuple[str, Schedule], list[tuple[Group, Slot]]] = {}
+        lanes: dict[tuple[str, Schedule], list[Slot]] = {}
         for slot in self.slots:
-            group = self.optimizers[slot.optimizer].param_groups[slot.group]
-            lanes.setdefault((slot.key, slot.schedule), []).append((group, slot))
-        return [Lane(key, self._formula_of(s), places) for (key, s), places in lanes.items()]
+            lanes.setdefault((slot.key, slot.schedule), []).append(slot)
+        found, self._pulled = [], []
+        for (key, schedule), slots in lanes.items():
+            places = [(self.group_of(slot), slot) for slot in slots]
+            pulls = lows = None
+            if self.controlled.reaching(key):
+                pulls, lows = [1.0] * len(slots), [0.0] * len(slots)
+                self._pulled.append((slots, pulls, lows))
+            found.append(Lane(key, self._formula_of(schedule), places, pulls, lows))
+        self.pull()
+        return found
+
+    def pull(self) -> None:
+        """Let the hot path know what the controllers multiply with now."""
+        for slots, pulls, lows in self._pulled:
+            for i, slot in enumerate(slots):
+                pulls[i], lows[i] = self._pull_of(slot)
+
+    def _pull_of(self, slot: Slot) -> tuple[float, float]:
+        group = self.group_of(slot)
+        index = [(o, g) for o, g, _ in self.groups()].index((slot.optimizer, slot.group))
+        controlled = self.controlled
+        return controlled.pull(slot.key, group, index), controlled.low(slot.key, group, index)
+
+    def group_of(self, slot: Slot) -> Group:
+        """Give the param group of a slot."""
+        group: Group = self.optimizers[slot.optimizer].param_groups[slot.group]
+        return group
+
+    def slot_value(self, slot: Slot, step: float) -> float:
+        """Give what is written for a slot at a step, with what controllers say now."""
+        told = slot.scale * self.value_of(slot.schedule)(step)
+        if not self.controlled.reaching(slot.key):
+            return told
+        pull, low = self._pull_of(slot)
+        value = told * pull
+        return value if value >= low else min(low, told)
 
     def at(self, step: float) -> dict[str, Any]:
         """Give every value at a step: a list by group for each key, a number for each extra."""
@@ -196,52 +244,44 @@ class Binding:
         for key in keys:
             slots = {(s.optimizer, s.group): s for s in self.slots if s.key == key}
             found[key] = [
-                slots[o, g].scale * self.value_of(slots[o, g].schedule)(step)
-                if (o, g) in slots
-                else _present(group, key)
+                self.slot_value(slots[o, g], step) if (o, g) in slots else _present(group, key)
                 for o, g, group in self.groups()
             ]
-        return found | {name: self.value_of(s)(step) for name, s in self.extra.items()}
+        return found | {name: self.extra_at(name, step) for name in self.told.extra}
 
-    def tracks(self) -> "Iterator[Entry]":
-        """Every scheduled value; groups that do the same are one."""
-        from stepsize.look.entries import Entry  # noqa: PLC0415 (only for who looks)
+    def extra_at(self, name: str, step: float) -> float:
+        """Give an extra value at a step."""
+        return self.value_of(self.told.extra[name])(step) * self.controlled.factor(name)
 
-        groups = self.groups()
-        names = [self._group_name(index, place) for index, place in enumerate(groups)]
-        same: dict[tuple[str, Schedule, float], list[str]] = {}
-        zeros: dict[tuple[str, Schedule, float], list[str]] = {}
-        for name, (o, g, _) in zip(names, groups, strict=True):
-            for slot in (slot for slot in self.slots if (slot.optimizer, slot.group) == (o, g)):
-                what = (slot.key, slot.schedule, slot.scale)
-                same.setdefault(what, []).append(name)
-                if slot.base == 0.0:
-                    zeros.setdefault(what, []).append(name)
-        for what, held_by in sorted(same.items(), key=_rate_first):
-            name = "" if len(held_by) == len(groups) else listed(held_by, 4)
-            none = tuple(zeros.get(what, ()))
-            yield Entry(what[0], name, *what[1:], shift=self.shift, zeros=none)
-        for name, schedule in self.extra.items():
-            yield Entry(name, "", schedule, 1.0, extra=True, shift=self.shift)
-
-    def _group_name(self, index: int, place: tuple[int, int, Group]) -> str:
-        optimizer, _, group = place
-        several = f" of optimizer {optimizer}" if len(self.optimizers) > 1 else ""
-        return f"{group.get('name', f'group {index}')}{several}"
-
-    # For a state ------------------------------------------------------------------------------
+    # For a state --------------------------------------------------------------------------------
 
     def position(self, step: float) -> float:
         """Convert a number of steps to the driving unit."""
-        if self.horizon is None or self.unit == "st":
+        if self.told.horizon is None or self.told.unit == "st":
             return float(step)
-        return float(self.horizon.position(step + self.shift, self.unit))
+        return float(self.told.horizon.position(step + self.shift, self.told.unit))
 
-    def move(self, step: float, position: float, unit: str) -> None:
-        """Let a position in the driving unit be that of a number of steps."""
-        self.shift = 0.0
-        if self.horizon is not None and self.unit == unit != "st":
-            self.shift = self.horizon.step_at(position, unit) - step
+    def positions(self, step: float) -> dict[str, float]:
+        """Give the same moment in every unit that the horizon knows."""
+        found, horizon = {"st": float(step), "s": self.clock.seconds}, self.told.horizon
+        for unit in ("ep", "samples", "tok"):
+            try:
+                known = horizon is not None and horizon.position(step + self.shift, unit)
+            except UnitError:
+                continue
+            if horizon is not None:
+                found[unit] = float(known)
+        return found
+
+    def shift_for(self, step: float, position: float, unit: str) -> float:
+        """Give the shift that makes a position in the driving unit that of a number of steps."""
+        if self.told.horizon is None or not self.told.unit == unit != "st":
+            return 0.0
+        return self.told.horizon.step_at(position, unit) - step
+
+    def move(self, shift: float) -> None:
+        """Take another shift."""
+        self.shift = shift
         self._compiled.clear()
 
     def rows(self) -> list[Row]:
@@ -255,36 +295,19 @@ class Binding:
             replace(s, base=bases.get((s.optimizer, s.group, s.key), s.base)) for s in self.slots
         ]
 
-    def described(self) -> dict[str, Any]:
-        """Everything that must agree for a position to mean the same, as plain data."""
-        told: dict[str, Any] = {
-            "schedules": _data(self.common),
-            "groups": {str(g): _data(own) for g, own in sorted(self.special.items(), key=str)},
-            "extra": _data(self.extra),
-        }
-        units: set[str] = set().union(*map(units_of, self._schedules()))
-        if self.horizon is not None and units & {"%", "rest"}:
-            told["total"] = self.horizon.position(self.horizon.steps, self.unit)
-        if self.horizon is not None and "ep" in units:
-            told["epoch"] = self.horizon.position(self.horizon.step_at(1.0, "ep"), self.unit)
-        return told
 
-    def adopted(self, description: dict[str, Any]) -> "Binding":
-        """Give a binding of a description's schedules and total to the same groups."""
-        names = {str(g): g for g in range(len(self.groups()))}
-        special = {names.get(g, g): _read(own) for g, own in description["groups"].items()}
-        common, extra = _read(description["schedules"]), _read(description["extra"])
-        horizon = self.horizon
-        if "total" in description:
-            units = set(map(driving_unit, (*common.values(), *extra.values())))
-            unit = next((u for u in ("tok", "samples") if u in units), "st")
-            amount = float(description["total"])
-            total = amount if unit == "st" else Time(amount, unit)
-            horizon = Horizon(total) if horizon is None else replace(horizon, total=total)
-        made = Binding(self.optimizers, common, special, extra, horizon)
-        made.slots = self.slots
-        made.bind({})
-        return made
+def group_names(groups: list[tuple[int, int, Group]], optimizers: int) -> Iterator[str]:
+    """Give every group's name, or its number where it has none."""
+    for index, (o, _, group) in enumerate(groups):
+        several = f" of optimizer {o}" if optimizers > 1 else ""
+        yield f"{group.get('name', f'group {index}')}{several}"
+
+
+def _floored(schedule: Schedule, base: float, floor: float | None) -> Schedule:
+    if not floor:
+        return schedule
+    scale = 1.0 if schedule.is_absolute else base
+    return schedule.clipped(low=floor / scale) if scale else schedule
 
 
 def _check_shared(slots: list[Slot]) -> None:
@@ -303,21 +326,8 @@ def _check_shared(slots: list[Slot]) -> None:
             )
 
 
-def _rate_first(row: tuple[tuple[str, Schedule, float], list[str]]) -> bool:
-    return row[0][0] != "lr"
-
-
-def _data(told: Mapping[str, Schedule]) -> dict[str, Any]:
-    return {name: plain_data(schedule) for name, schedule in sorted(told.items())}
-
-
-def _read(data: dict[str, Any]) -> Told:
-    made = {name: from_dict({"format": 1, "schedule": each}) for name, each in data.items()}
-    return {name: each for name, each in made.items() if isinstance(each, Schedule)}
-
-
-def _present(group: Group, key: str) -> float | None:
+def _present(group: Mapping[str, Any], key: str) -> float | None:
     try:
-        return number(held(group, key))
+        return number(held(dict(group), key))
     except KeyError:
         return None

@@ -93,7 +93,7 @@ def base_of(group: Group, key: str, explicit: float | None, where: str) -> tuple
 
 
 def check_factor(schedule: Schedule, peak: float, base: float, where: str) -> None:
-    """Raise `FieldError` for a factor that is a rate in disguise, or that has nothing to scale."""
+    """Raise `FieldError` for a factor that is a rate in disguise."""
     if schedule.is_absolute:
         return
     low, high = FACTOR_PEAKS
@@ -105,13 +105,19 @@ def check_factor(schedule: Schedule, peak: float, base: float, where: str) -> No
             f"it would multiply the base value {base:g}; if it is a value of its own, write "
             "schedule.absolute(peak) instead of peak * schedule",
         )
-    if base == 0.0:
-        raise FieldError.of(
-            f"{where}: the base value",
-            "other than 0 for a factor",
-            base,
-            "write schedule.absolute(...), or Constant(value=0).absolute() to keep it at 0",
-        )
+
+
+def check_bases(slots: list[Slot]) -> None:
+    """Raise `FieldError` for a factor that has nothing to scale in any of its groups.
+
+    Some of them may be at 0: biases and norms have no weight decay.
+    """
+    scaled = [slot for slot in slots if not slot.schedule.is_absolute]
+    for key in dict.fromkeys(slot.key for slot in scaled):
+        if not any(slot.base for slot in scaled if slot.key == key):
+            cure = "write schedule.absolute(...), or Constant(value=0).absolute() to keep it at 0"
+            rule = "other than 0 in one group at least, for a factor"
+            raise FieldError.of(f"Scheduler, {key}: the base value", rule, 0.0, cure)
 
 
 def wanted_for(

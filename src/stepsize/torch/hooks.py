@@ -7,28 +7,56 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from stepsize.torch.cell import FIRED, KNOWN, LIMIT, OWN, START, STEPS, WRITE, Cell
+
 _OWN_AND_TORCHS = 2  # Optimizer itself defines step, and the class at hand
+Hook = Callable[[Any, Any, Any], None]
 
 
-def counting_hook(count: list[float]) -> Callable[[Any, Any, Any], None]:
-    """Give a hook that adds one to `count[0]`, and sets it to `count[2] + 1` the first time.
+def counting_hook(
+    cell: Cell,
+    unreal: Callable[[Any, Any], bool],
+    undriven: Callable[[], None],
+    *,
+    follows: bool,
+    careful: bool,
+) -> Hook:
+    """Give a hook that counts a step, and writes the new values where the scheduler follows.
 
-    `count` is `[steps, whether a hook has fired, steps at the start]`. One flat closure: what it
-    called would be compiled into the optimizer's graph by torch.compile.
+    One flat closure: what it called would be compiled into the optimizer's graph by torch.compile.
+    `unreal(optimizer, kwargs)` is asked only where a call may be no step: another list of groups,
+    keyword arguments, or always if `careful`.
     """
 
     def counted(optimizer: Any, args: Any, kwargs: Any) -> None:
-        del optimizer, args, kwargs
-        if count[1]:
-            count[0] += 1.0
+        del args
+        doubtful = kwargs or careful or optimizer.param_groups is not cell[KNOWN]
+        if doubtful and unreal(optimizer, kwargs):
+            return
+        if cell[FIRED]:
+            cell[STEPS] += 1.0
         else:
-            count[0] = count[2] + 1.0
-            count[1] = 1.0
+            cell[STEPS] = cell[START] + 1.0
+            cell[FIRED] = 1.0
+        if follows:
+            cell[WRITE]()
+        elif cell[STEPS] >= cell[LIMIT]:
+            undriven()
 
-    return _unseen(counted)
+    return unseen(counted)
 
 
-def outermost(hook: Callable[..., None]) -> tuple[Callable[..., None], Callable[..., None]]:
+def watching_hook(cell: Cell) -> Hook:
+    """Give a hook that only notes the optimizer's steps, where calls are what counts."""
+
+    def watched(optimizer: Any, args: Any, kwargs: Any) -> None:
+        del optimizer, args, kwargs
+        cell[OWN] += 1.0
+
+    return unseen(watched)
+
+
+def outermost(hook: Hook) -> tuple[Hook, Hook]:
     """Give a pre- and a post-hook that call `hook` once where a `step` calls `super().step()`.
 
     torch fires the hooks of both. Open calls are told apart by how deep they stand in the stack, so
@@ -49,7 +77,7 @@ def outermost(hook: Callable[..., None]) -> tuple[Callable[..., None], Callable[
         if not open_calls:
             hook(optimizer, args, kwargs)
 
-    return _unseen(opened), _unseen(closed)
+    return unseen(opened), unseen(closed)
 
 
 def _stack_depth() -> int:
@@ -59,7 +87,7 @@ def _stack_depth() -> int:
     return depth
 
 
-def _unseen(hook: Callable[..., None]) -> Callable[..., None]:
+def unseen(hook: Hook) -> Hook:
     """Mark a hook for torch.compile as `torch.compiler.disable(recursive=False)` marks it.
 
     That call itself would wrap it in another function, which triples its cost.
@@ -68,9 +96,8 @@ def _unseen(hook: Callable[..., None]) -> Callable[..., None]:
     return hook
 
 
-def attach(optimizer: Optimizer, count: list[float]) -> list[Callable[[], None]]:
-    """Count the optimizer's steps; give what stops it: nothing where the optimizer has no hooks."""
-    hook = counting_hook(count)
+def attach(optimizer: Optimizer, hook: Hook) -> list[Callable[[], None]]:
+    """Call the hook at the optimizer's steps; give what stops it: nothing where it has no hooks."""
     try:
         if sum("step" in vars(cls) for cls in type(optimizer).__mro__) <= _OWN_AND_TORCHS:
             return [optimizer.register_step_post_hook(hook).remove]
@@ -89,17 +116,30 @@ def remove_all(removers: list[Callable[[], None]]) -> None:
         removers.pop()()
 
 
-def after_loading(optimizer: Optimizer, owner: Any) -> list[Callable[[], None]]:
-    """Call `owner.rebind()` after every `optimizer.load_state_dict`, as long as the owner lives."""
+def calling(owner: Any, method: str) -> Callable[..., None]:
+    """Give a function that calls a method of an owner, as long as the owner lives."""
     alive = weakref.ref(owner)
 
-    def loaded(optimizer: Any) -> None:
-        del optimizer
+    def call(*given: Any) -> None:
+        del given
         found = alive()
         if found is not None:
-            found.rebind()
+            getattr(found, method)()
 
+    return call
+
+
+def after_loading(optimizer: Optimizer, call: Callable[..., None]) -> list[Callable[[], None]]:
+    """Call a function after every `optimizer.load_state_dict`."""
     try:
-        return [optimizer.register_load_state_dict_post_hook(loaded).remove]
+        return [optimizer.register_load_state_dict_post_hook(call).remove]
+    except AttributeError:
+        return []
+
+
+def before_steps(optimizer: Optimizer, call: Callable[..., None]) -> list[Callable[[], None]]:
+    """Call a function before every step."""
+    try:
+        return [optimizer.register_step_pre_hook(unseen(call)).remove]
     except AttributeError:
         return []

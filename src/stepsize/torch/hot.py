@@ -13,40 +13,65 @@ from torch import Tensor
 
 from stepsize.schedules.formula import Expr, Names, Recorder
 from stepsize.schedules.writer import Writer
+from stepsize.torch.cell import ALARM, FIRED, STEPS, Cell
 from stepsize.torch.groups import Group, Slot, is_beta, put
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One key of the groups that share a schedule: its formula of steps, and where it goes."""
+    """One key of the groups that share a schedule: its formula of steps, and where it goes.
+
+    `pulls` are what controllers multiply each place's value with, and `lows` what they never take
+    it below; None where no controller reaches the key.
+    """
 
     key: str
     formula: Callable[[Any, Names], Any]
     places: list[tuple[Group, Slot]]
+    pulls: list[float] | None = None
+    lows: list[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What the hot path calls when something is not as usual.
+
+    Args:
+        stale: instead of writing, where the driver's list of groups was replaced or grew.
+        look: `look(t)` when `cell[ALARM]` is reached; it says whether all is done already.
+        observe: `observe(metrics, epoch)` where `step` is given any.
+        others: tells whether groups of other optimizers have changed.
+        tick: `tick(t)` before every computation, for schedules over wall-clock time.
+    """
+
+    stale: Callable[[], None]
+    look: Callable[[float], bool]
+    observe: Callable[[Any, Any], None]
+    others: Callable[[], bool] | None = None
+    tick: Callable[[float], None] | None = None
+
+
+Advance = Callable[..., None]
 
 
 def advancer(
-    lanes: list[Lane],
-    count: list[float],
-    driver: Any,
-    stale: Callable[[], None],
-    others: Callable[[], bool] | None,
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Give `advance()`, which goes where `count` is, and `renew()`, which writes everything there.
+    lanes: list[Lane], cell: Cell, driver: Any, calls: Calls
+) -> tuple[Advance, Callable[[], None]]:
+    """Give `advance()`, which goes where the cell is, and `renew()`, which writes everything there.
 
-    `count` is `[steps, whether they are the optimizer's own, ...]`: while they are not, a call
-    counts one. `stale()` is called instead of writing where the driver's list of groups was
-    replaced or grew, or `others()` says so.
+    While the steps are not the optimizer's own, a call of `advance` counts one.
     """
     writer = Writer()
     kept = ["done", *(f"{name}{i}" for i in range(len(lanes)) for name in ("last", "stair"))]
-    writer.line(0, "def make(count, driver, known, size, stale, others):")
+    writer.line(0, "def make(cell, driver, known, size, stale, look, observe, others, tick):")
     for name in kept:
         writer.line(1, f"{name} = None")
-    writer.line(1, "def advance():")
+    writer.line(1, "def advance(metrics=None, epoch=None):")
     writer.line(2, f"nonlocal {', '.join(kept)}")
     for text in _ADVANCE:
-        writer.line(2, text.format(others=" or others()" if others else ""))
+        writer.line(2, text.format(others=" or others()" if calls.others else ""))
+    if calls.tick is not None:
+        writer.line(2, "tick(t)")
     for bundle in _bundles(lanes):
         _write_bundle(writer, bundle)
     writer.line(1, "def renew():")
@@ -56,19 +81,24 @@ def advancer(
     writer.line(1, "return advance, renew")
     exec(compile("\n".join(writer.lines), "<scheduler>", "exec"), writer.names)  # noqa: S102 (our own text: operators, numbers and bound names)
     known = driver.param_groups
-    made: tuple[Callable[[], None], Callable[[], None]]
-    made = writer.names["make"](count, driver, known, len(known), stale, others)
+    given = (calls.stale, calls.look, calls.observe, calls.others, calls.tick)
+    made: tuple[Advance, Callable[[], None]]
+    made = writer.names["make"](cell, driver, known, len(known), *given)
     return made
 
 
 _ADVANCE = (
-    "t = count[0]",
+    "if metrics is not None or epoch is not None:",
+    "    return observe(metrics, epoch)",
+    f"t = cell[{STEPS}]",
     "if t == done:",
-    "    if count[1]: return",
-    "    t = count[0] = t + 1.0",
-    "done = t",
+    f"    if cell[{FIRED}]: return",
+    f"    t = cell[{STEPS}] = t + 1.0",
     "if driver.param_groups is not known or len(known) != size{others}:",
     "    return stale()",
+    "done = t",
+    f"if t >= cell[{ALARM}] and look(t):",
+    "    return",
 )
 
 
@@ -80,6 +110,7 @@ def _bundles(lanes: list[Lane]) -> list[Bundle]:
     found: dict[Any, Bundle] = {}
     for i, lane in enumerate(lanes):
         plain = not is_beta(lane.key) and all(slot.tensor is None for _, slot in lane.places)
+        plain = plain and lane.pulls is None
         groups = tuple(id(group) for group, _ in lane.places)
         found.setdefault(groups if plain else i, []).append((i, lane))
     return list(found.values())
@@ -124,6 +155,9 @@ def _stairs(result: Any) -> list[Expr]:
 
 def _write_places(writer: Writer, bundle: Bundle, depth: int) -> None:
     i, lane = bundle[0]
+    if lane.pulls is not None:
+        _write_pulled(writer, i, lane, depth)
+        return
     tensors = [(s.tensor, s.scale) for _, s in lane.places if isinstance(s.tensor, Tensor)]
     if tensors:
         writer.line(depth, f"for tensor, scale in {writer.bound(tensors)}:")
@@ -139,8 +173,22 @@ def _write_places(writer: Writer, bundle: Bundle, depth: int) -> None:
     names = ", ".join(f"scale{i}" for i, _ in bundle)
     writer.line(depth, f"for group, {names} in {writer.bound(groups)}:")
     for i, each in bundle:
-        value = f"scale{i} * m{i}"
-        if is_beta(each.key):
-            writer.line(depth + 1, f"{writer.bound(put)}(group, {each.key!r}, {value})")
-        else:
-            writer.line(depth + 1, f"group[{each.key!r}] = {value}")
+        writer.line(depth + 1, _put(writer, each.key, f"scale{i} * m{i}"))
+
+
+def _put(writer: Writer, key: str, value: str) -> str:
+    if is_beta(key):
+        return f"{writer.bound(put)}(group, {key!r}, {value})"
+    return f"group[{key!r}] = {value}"
+
+
+def _write_pulled(writer: Writer, i: int, lane: Lane, depth: int) -> None:
+    """Write a key that controllers reach: each place by its own factor, down to its own floor."""
+    rows = [(g, s.scale, s.tensor, k) for k, (g, s) in enumerate(lane.places)]
+    pulls, lows = writer.bound(lane.pulls), writer.bound(lane.lows)
+    writer.line(depth, f"for group, scale, tensor, k in {writer.bound(rows)}:")
+    writer.line(depth + 1, f"told = scale * m{i}")
+    writer.line(depth + 1, f"value = told * {pulls}[k]")
+    writer.line(depth + 1, f"if value < {lows}[k]: value = min({lows}[k], told)")
+    writer.line(depth + 1, f"if tensor is None: {_put(writer, lane.key, 'value')}")
+    writer.line(depth + 1, "else: tensor.fill_(value)")

@@ -1,42 +1,27 @@
 """The torch binding: follows an optimizer and writes schedules into its param groups."""
 
-import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from stepsize.errors import FieldError, MismatchError
+from stepsize.errors import FieldError
+from stepsize.horizon import Horizon
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.plan import Plan
-from stepsize.schedules.schedule import Schedule
-from stepsize.time import Horizon
-from stepsize.torch import hooks
-from stepsize.torch.arguments import (
-    Bases,
-    Schedules,
-    bases_of,
-    merged,
-    optimizers_of,
-    plan_of,
-    special_of,
-)
-from stepsize.torch.binding import Binding
-from stepsize.torch.claims import claim, release, rivals
-from stepsize.torch.groups import Group, number
-from stepsize.torch.hot import advancer
-from stepsize.torch.state import differences, pack, unpack
+from stepsize.torch.cell import STEPS
+from stepsize.torch.controlled import controllers_of
+from stepsize.torch.groups import number
+from stepsize.torch.saved import Savable
+from stepsize.torch.shown import logged, tracks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stepsize.look.entries import Entry
 
-OnMismatch = Literal["error", "keep", "adopt"]
 
-
-class Scheduler(LRScheduler):
+class Scheduler(Savable, LRScheduler):  # type: ignore[misc]  # step() needs no metric
     """Writes schedules into an optimizer's param groups; a torch `LRScheduler` to every framework.
 
     ```python
@@ -73,129 +58,40 @@ class Scheduler(LRScheduler):
     missing. It never patches `optimizer.step` and never calls the parent's constructor.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer | Iterable[Optimizer],
-        plan: Plan | None = None,
-        *,
-        groups: Mapping[str | int, Schedules] | None = None,
-        extra: Schedules | None = None,
-        horizon: Horizon | None = None,
-        base: Bases | None = None,
-        counts: Literal["steps", "calls"] = "steps",
-        take_over: bool = False,
-        **schedules: Schedule,
-    ) -> None:
-        self.optimizers = optimizers_of(optimizer)
-        self.optimizer = self.optimizers[0]
-        if counts not in ("steps", "calls"):
-            raise FieldError.of("Scheduler.counts", "'steps' or 'calls'", counts)
-        self._counts = counts
-        common = merged(plan, schedules, groups, extra)
-        special = special_of(groups)
-        others = dict(plan_of("extra", extra)) if extra else {}
-        if horizon is not None and not isinstance(horizon, Horizon):
-            raise FieldError.of("Scheduler.horizon", "a Horizon", horizon, "give Horizon(total)")
-        self._binding = Binding(self.optimizers, common, special, others, horizon)
-        self._bases = bases_of(base)
-        self._bind(take_over=take_over)
-        # steps now, whether a hook has given them, steps at the start: the only counter
-        self._count: list[float] = [0.0, 0.0, 0.0]
-        self._removers: list[Callable[[], None]] = []
-        self._follows = counts == "steps" and self._follow()
-        for each in self.optimizers:
-            self._removers += hooks.after_loading(each, self)
-        weakref.finalize(self, hooks.remove_all, self._removers).atexit = False
-        self._detached = False
-        self._arm()
+    def __new__(cls, *args: Any, feedback: Any = None, **kwargs: Any) -> Self:
+        """Give one that is also torch's `ReduceLROnPlateau` where a controller sees a metric.
 
-    def _bind(self, *, take_over: bool) -> None:
-        """Bind to the groups; where that fails, nothing has been written, claimed or taken over."""
-        places = self._binding.places()
-        others = rivals(self, places, take_over=take_over)
-        self._binding.bind(self._bases)
-        for other in others:
-            other.detach()
-        claim(self, places)
-
-    def _follow(self) -> bool:
-        """Count the driver's steps; say so where it cannot be done."""
-        found = hooks.attach(self.optimizer, self._count)
-        self._removers += found
-        if not found:
-            warnings.warn(
-                f"Scheduler: {type(self.optimizer).__name__} has no step hooks (it never ran "
-                "Optimizer.__init__), so calls of step() are counted: call it once per optimizer "
-                'step, or say so with counts="calls"',
-                stacklevel=3,
-            )
-        return bool(found)
+        Frameworks route metrics to that class alone.
+        """
+        del args, kwargs
+        chosen: type[Any] = cls
+        metered = any(each.sees == "metric" for each in controllers_of(feedback))
+        if metered and not issubclass(cls, ReduceLROnPlateau):
+            if cls is not Scheduler:
+                cure = f"class {cls.__name__}(Scheduler, ReduceLROnPlateau)"
+                rule = "also torch's ReduceLROnPlateau, because a controller sees a metric"
+                raise FieldError.of("Scheduler: the subclass", rule, cls.__name__, cure)
+            chosen = Metered
+        made: Self = object.__new__(chosen)
+        return made
 
     @property
     def horizon(self) -> Horizon | None:
-        """How long training is, as given."""
-        return self._binding.horizon
-
-    # Driving -------------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        """Build the hot path, one closure that holds all it needs, and write the present values."""
-        alive = weakref.ref(self)
-
-        def stale() -> None:
-            found = alive()
-            if found is not None:
-                found.rebind()
-
-        others = [(o, o.param_groups, len(o.param_groups)) for o in self.optimizers[1:]]
-        changed = (lambda: _changed(others)) if others else None
-        lanes = self._binding.lanes()
-        advance, self._renew = advancer(lanes, self._count, self.optimizer, stale, changed)
-        if type(self).step is Scheduler.step:  # and not a subclass's own
-            self.__dict__["step"] = advance
-        self._advance = advance
-        self._renew()
-
-    def step(self) -> None:  # type: ignore[override]  # without torch's deprecated `epoch`
-        """Bring every value up to the optimizer's position.
-
-        The instance holds the closure that does it: see `_arm`.
-        """
-        self._advance()
-
-    def rebind(self) -> None:
-        """Look at the param groups again and write the present values.
-
-        Happens by itself after `optimizer.load_state_dict`, and at the next `step()` when groups
-        were added or replaced; call it after `add_param_group` if the group is to take its very
-        next update at the schedule's value.
-        """
-        if not self._detached:
-            self._bind(take_over=False)
-            self._arm()
-
-    def detach(self) -> None:
-        """Stop counting and writing, for good; the values stay as they are."""
-        hooks.remove_all(self._removers)
-        self._detached, self._advance, self._renew = True, _nothing, _nothing
-        self.__dict__["step"] = _nothing
-        release(self, self.optimizers)
+        """How long training is, as it is known now."""
+        return self._binding.told.horizon
 
     # Reading -------------------------------------------------------------------------------------
 
     @property
     def last_epoch(self) -> int:
         """Optimizer steps completed (torch's name for it); may be set."""
-        return int(self._count[0])
+        return int(self._cell[STEPS])
 
     @last_epoch.setter
     def last_epoch(self, steps: int) -> None:
         step = Bounds(ge=0, whole=True).admit("Scheduler.last_epoch", steps)
+        self._ready()
         self._go_to(step, counted=False)
-
-    def _go_to(self, step: float, *, counted: bool) -> None:
-        self._count[:] = float(step), float(counted), float(step)
-        self._renew()
 
     @property
     def _step_count(self) -> int:
@@ -233,6 +129,15 @@ class Scheduler(LRScheduler):
         """Give every scheduled value now: a list by group for each key, a number for each extra."""
         return self.at(self.last_epoch)
 
+    def logs(self) -> dict[str, float]:
+        """Give every value now by name, as plain numbers for any logger.
+
+        `lr`, or `lr/name` for each of several groups, the same for every scheduled key; extras by
+        name; `factor/plateau` and the like for controllers; `effective_lr`, which is `d * lr`, for
+        parameter-free optimizers that keep a `d` in their groups.
+        """
+        return logged(self._binding, self.last_epoch)
+
     def at(self, step: float) -> dict[str, Any]:
         """Give what every scheduled value is at an optimizer step, before paying for it."""
         return self._binding.at(Bounds(ge=0).admit("Scheduler.at: the step", step))
@@ -243,82 +148,22 @@ class Scheduler(LRScheduler):
         It is what `preview(scheduler)`, `describe(scheduler)`, `check(scheduler)` and
         `table(scheduler)` show what every group's values will be from.
         """
-        return self._binding.tracks()
-
-    # Saving --------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give the state as a fixed set of keys with numbers and strings.
-
-        Safe for `torch.load(weights_only=True)` and for torch.distributed.checkpoint, which loads
-        only keys that the receiver already has: what varies in shape is one JSON string.
-        """
-        bound, step = self._binding, self.last_epoch
-        if bound.outdated():
-            self.rebind()
-        return pack(
-            step,
-            bound.position(step),
-            bound.unit,
-            bound.described(),
-            bound.rows(),
-            counted=int(self._count[1]),
-        )
-
-    def load_state_dict(
-        self, state_dict: dict[str, Any], *, on_mismatch: OnMismatch = "error"
-    ) -> None:
-        """Take up the saved position and base values, and write the values there.
-
-        A state of another schedule, horizon, unit or number of groups is a `MismatchError` that
-        shows the difference. `on_mismatch="keep"` keeps the present description at the saved
-        number of steps, `"adopt"` takes the saved schedules.
-        """
-        if on_mismatch not in ("error", "keep", "adopt"):
-            raise FieldError.of("on_mismatch", "'error', 'keep' or 'adopt'", on_mismatch)
-        bound, saved = self._binding, unpack(state_dict)
-        found = differences(saved, unpack(self.state_dict()))
-        if found and on_mismatch == "error":
-            raise MismatchError(
-                f"the saved state belongs to something else: {'; '.join(found)}. "
-                "load_state_dict(..., on_mismatch='keep') keeps the present description at the "
-                "saved step, 'adopt' takes the saved schedules"
-            )
-        if found and on_mismatch == "adopt":
-            bound = self._binding = bound.adopted(saved.description)
-        if not found or on_mismatch == "adopt":
-            bound.rebase(saved.rows)
-        bound.move(saved.step, saved.position, saved.unit)
-        self.rebind()
-        self._go_to(saved.step, counted=saved.counted and self._follows)
-
-    def __getstate__(self) -> dict[str, Any]:
-        bound = self._binding
-        size, index = len(bound.groups()), {p[:2]: i for i, p in enumerate(bound.groups())}
-        bases: dict[str, list[float | None]] = {}
-        for o, g, key, base in bound.rows():
-            bases.setdefault(key, [None] * size)[index[o, g]] = base
-        given: dict[str, Any] = {"base": bases, "counts": self._counts, **bound.common}
-        given |= {"groups": bound.special, "extra": bound.extra, "horizon": bound.horizon}
-        return {"optimizers": self.optimizers, "given": given, "state": self.state_dict()}
-
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        # hooks do not travel with a copy: it is built anew
-        self.__init__(saved["optimizers"], **saved["given"])  # type: ignore[misc]
-        self.load_state_dict(saved["state"])
-        self._bases = {}  # said once; groups added to the copy have bases of their own
+        return tracks(self._binding)
 
     def __repr__(self) -> str:
-        bound = self._binding
-        special = {f"groups[{k!r}]": Plan(**v) for k, v in bound.special.items()}
-        told = {**bound.common, **special, **bound.extra}
-        inner = ", ".join(f"{name}={each!r}" for name, each in told.items())
-        return f"Scheduler({inner}, at step {self.last_epoch})"
+        told = self._binding.told
+        special = {f"groups[{_shown(k)}]": Plan(**v) for k, v in told.special.items()}
+        named = {**told.common, **special, **told.extra}
+        inner = [f"{name}={each!r}" for name, each in named.items()]
+        inner += [repr(each) for each in self._controllers]
+        return f"Scheduler({', '.join(inner)}, at step {self.last_epoch})"
 
 
-def _nothing() -> None:
-    """What a detached scheduler does."""
+def _shown(place: str | tuple[int, int]) -> str:
+    if isinstance(place, str):
+        return repr(place)
+    return f"{place[1]}" + (f" of optimizer {place[0]}" if place[0] else "")
 
 
-def _changed(sizes: list[tuple[Optimizer, list[Group], int]]) -> bool:
-    return any(o.param_groups is not known or len(known) != size for o, known, size in sizes)
+class Metered(Scheduler, ReduceLROnPlateau):  # type: ignore[misc]  # as above
+    """A scheduler to which frameworks route metrics; `Scheduler(...)` gives it where it is due."""

@@ -13,7 +13,11 @@ _KEYS = {"format", "step", "counted", "position", "unit", "fingerprint", "detail
 
 
 class Saved(NamedTuple):
-    """A state, read."""
+    """A state, read.
+
+    `description` is what the user's code says, to which a state is held; `origin` what training
+    began with, where that is something else; `journal` the changes of plan since.
+    """
 
     step: int
     counted: bool
@@ -21,27 +25,32 @@ class Saved(NamedTuple):
     unit: str
     description: dict[str, Any]
     rows: list[tuple[int, int, str, float]]
+    origin: dict[str, Any] | None
+    journal: list[dict[str, Any]]
+    controlled: dict[str, Any]
+    seconds: float
 
 
-def pack(
-    step: int,
-    position: float,
-    unit: str,
-    description: dict[str, Any],
-    rows: list[Any],
-    *,
-    counted: int,
-) -> dict[str, Any]:
-    """Give the state dictionary; `counted`: whether the optimizer's own hook counted the steps."""
-    told = json.dumps(description, sort_keys=True)
+def pack(saved: Saved, positions: dict[str, float]) -> dict[str, Any]:
+    """Give the state dictionary; `positions`: the same moment in every unit that is known."""
+    told = json.dumps(saved.description, sort_keys=True)
+    details = {
+        "description": saved.description,
+        "bases": saved.rows,
+        "origin": saved.origin,
+        "journal": saved.journal,
+        "controlled": saved.controlled,
+        "seconds": saved.seconds,
+        "positions": positions,
+    }
     return {
         "format": FORMAT,
-        "step": step,
-        "counted": counted,
-        "position": position,
-        "unit": unit,
+        "step": saved.step,
+        "counted": int(saved.counted),
+        "position": saved.position,
+        "unit": saved.unit,
         "fingerprint": _fingerprint(told),
-        "details": json.dumps({"description": description, "bases": rows}, sort_keys=True),
+        "details": json.dumps(details, sort_keys=True),
     }
 
 
@@ -75,15 +84,21 @@ def unpack(state: Any) -> Saved:
 
 def _read(state: dict[str, Any]) -> Saved:
     details = json.loads(state["details"])
-    description = details["description"]
-    if not all(isinstance(description[key], dict) for key in ("schedules", "groups", "extra")):
-        raise TypeError("its description is none")
+    for told in (details["description"], details["origin"]):
+        keys = ("schedules", "groups", "extra")
+        if told is not None and not all(isinstance(told[key], dict) for key in keys):
+            raise TypeError("its description is none")
     rows = [(int(o), int(g), str(key), float(base)) for o, g, key, base in details["bases"]]
-    position = float(state["position"])
-    if not all(map(math.isfinite, (position, *(row[3] for row in rows)))):
+    position, seconds = float(state["position"]), float(details["seconds"])
+    if not all(map(math.isfinite, (position, seconds, *(row[3] for row in rows)))):
         raise ValueError("a number in it is not finite")
     step, counted = int(float(state["step"])), bool(state["counted"])
-    return Saved(step, counted, position, str(state["unit"]), description, rows)
+    journal, controlled = list(details["journal"]), dict(details["controlled"])
+    if not all(isinstance(record["kind"], str) for record in journal):
+        raise TypeError("its journal is none")
+    told, origin = details["description"], details["origin"]
+    unit = str(state["unit"])
+    return Saved(step, counted, position, unit, told, rows, origin, journal, controlled, seconds)
 
 
 def differences(saved: Saved, now: Saved) -> list[str]:

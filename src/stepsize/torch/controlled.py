@@ -1,0 +1,137 @@
+"""Controllers at work on a run: what they have seen, what they remember, what they pull."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stepsize.errors import FieldError, MismatchError
+from stepsize.feedback import Controller, Seen, controller_data
+from stepsize.horizon import Horizon
+from stepsize.time import HorizonClock
+from stepsize.torch.groups import Group
+from stepsize.units import Time
+
+if TYPE_CHECKING:
+    from stepsize.feedback.controller import State
+
+_LONGEST = 4096  # entries of a history: pictures need no more
+
+
+class Reaction(NamedTuple):
+    """What a controller has decided: which one, and its answer."""
+
+    controller: Controller
+    update: Any
+
+
+def controllers_of(given: Any) -> tuple[Controller, ...]:
+    """Give one controller or several as a tuple."""
+    if given is None:
+        return ()
+    found = (given,) if isinstance(given, Controller) else given
+    if not isinstance(found, tuple | list) or not all(isinstance(x, Controller) for x in found):
+        cure = "give Plateau(...) or several"
+        raise FieldError.of("Scheduler.feedback", "a controller or a list of them", given, cure)
+    return tuple(found)
+
+
+class Controlled:
+    """Several controllers with their states; their factors multiply."""
+
+    def __init__(self, controllers: tuple[Controller, ...], horizon: Horizon | None) -> None:
+        self.given = controllers
+        self.controllers = [_in_steps(each, horizon) for each in controllers]
+        self.states: list[State] = [each.init() for each in controllers]
+        self.history: list[list[Any]] = []  # [step, key, factor, why] at every change
+
+    def sees(self, what: str) -> bool:
+        """Tell whether a controller looks at the "metric" or the "loss"."""
+        return any(each.sees == what for each in self.controllers)
+
+    def resolve(self, horizon: Horizon | None) -> None:
+        """Take the moments from when on they look from another horizon."""
+        self.controllers = [_in_steps(each, horizon) for each in self.given]
+
+    def see(self, seen: Seen) -> list[Reaction]:
+        """Show all of them something; give the answers by which something changes."""
+        found = []
+        for i, each in enumerate(self.controllers):
+            before = self.states[i]
+            update = each.update(before, seen)
+            self.states[i] = update.state
+            if update.edit is not None or update.factor != before["factor"]:
+                found.append(Reaction(each, update))
+        for made in found:
+            why = f"{made.controller.kind}: {made.update.note}"
+            self.history += [[seen.t, k, self.factor(k), why] for k in made.controller.keys]
+        if len(self.history) > _LONGEST:  # every second one of the older half goes
+            half = _LONGEST // 2
+            self.history = self.history[:half:2] + self.history[half:]
+        return found
+
+    def reaching(self, key: str) -> list[tuple[Controller, float]]:
+        """Give the controllers of a key with their factors."""
+        pairs = zip(self.controllers, self.states, strict=True)
+        return [(each, state["factor"]) for each, state in pairs if key in each.keys]
+
+    def factor(self, key: str) -> float:
+        """Give what a key's schedule is multiplied with, but for floors of single groups."""
+        return math.prod(factor for _, factor in self.reaching(key))
+
+    def pull(self, key: str, group: Group, index: int) -> float:
+        """Give what a key's schedule is multiplied with in a group."""
+        return math.prod(
+            max(factor, _own(each.floor, group, index, each.lowest))
+            for each, factor in self.reaching(key)
+        )
+
+    def low(self, key: str, group: Group, index: int) -> float:
+        """Give the value that no controller takes a key of a group below."""
+        floors = (_own(each.floor_value, group, index, 0.0) for each, _ in self.reaching(key))
+        return max(floors, default=0.0)
+
+    def check_groups(self, names: set[str | int]) -> None:
+        """Raise `FieldError` for a floor of a group that is not there."""
+        for each in self.given:
+            for field in ("floor", "floor_value"):
+                floor = getattr(each, field)
+                for name in set(floor if isinstance(floor, Mapping) else ()) - names:
+                    where = f"{type(each).__name__}.{field}: a group"
+                    shown = ", ".join(map(repr, sorted(names, key=str)))
+                    raise FieldError.of(where, f"one of {shown}", name)
+
+    # For a state ------------------------------------------------------------------------------
+
+    def described(self) -> list[dict[str, Any]]:
+        """Give the controllers as plain data."""
+        return [controller_data(each) for each in self.given]
+
+    def saved(self) -> dict[str, Any]:
+        """Give what they remember, as plain data."""
+        return {"states": self.states, "history": self.history}
+
+    def load(self, saved: Any) -> None:
+        """Take up what they remembered; `MismatchError` where that is of other controllers."""
+        states, history = saved["states"], saved["history"]
+        fresh = [each.init() for each in self.controllers]
+        if [sorted(s) for s in states] != [sorted(s) for s in fresh]:
+            raise MismatchError("the state is damaged: what its controllers remember is not theirs")
+        self.states, self.history = states, [list(row) for row in history]
+
+
+def _own(floor: Any, group: Group, index: int, otherwise: float) -> float:
+    if not isinstance(floor, Mapping):
+        return float(floor)
+    return float(floor.get(group.get("name"), floor.get(index, otherwise)))
+
+
+def _in_steps(controller: Controller, horizon: Horizon | None) -> Controller:
+    """Give a controller whose moments are plain numbers of steps."""
+    found: dict[str, Any] = {}
+    for name in ("after", "until"):
+        moment = getattr(controller, name)
+        if isinstance(moment, Time):
+            clock = HorizonClock(Horizon() if horizon is None else horizon, "st")
+            found[name] = clock.number(moment, f"{type(controller).__name__}.{name}", 0.0)
+    return dataclasses.replace(controller, **found) if found else controller

@@ -1,0 +1,349 @@
+"""What a scheduler is made of, and how it is driven."""
+
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, cast
+
+from torch.optim import Optimizer
+
+from stepsize.errors import FieldError
+from stepsize.feedback import Controller, Seen
+from stepsize.horizon import Horizon
+from stepsize.schedules.plan import Plan
+from stepsize.schedules.schedule import Schedule
+from stepsize.torch import guards, hooks, ranks
+from stepsize.torch.arguments import (
+    Bases,
+    Schedules,
+    bases_of,
+    merged,
+    optimizers_of,
+    plan_of,
+    special_of,
+)
+from stepsize.torch.binding import Binding
+from stepsize.torch.cell import ALARM, FIRED, KNOWN, START, STEPS, WRITE, new_cell
+from stepsize.torch.claims import claim, release, rivals
+from stepsize.torch.clock import Clock
+from stepsize.torch.controlled import Controlled, Reaction, controllers_of
+from stepsize.torch.groups import Group, check_group_names
+from stepsize.torch.hot import Calls, advancer
+from stepsize.torch.real import Reality, needs_care
+from stepsize.torch.told import Special, Told
+
+Feedback = Controller | Iterable[Controller]
+
+
+class Core:
+    """Binds schedules to optimizers, counts their steps and writes the values."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer | Iterable[Optimizer],
+        plan: Plan | None = None,
+        *,
+        groups: Mapping[str | int, Schedules] | None = None,
+        extra: Schedules | None = None,
+        horizon: Horizon | Callable[[], Horizon] | None = None,
+        base: Bases | None = None,
+        floor: Bases | None = None,
+        feedback: Feedback | None = None,
+        counts: Literal["steps", "calls"] = "steps",
+        follow: bool | None = None,
+        reach: Literal["end", "last"] = "end",
+        take_over: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        **schedules: Schedule,
+    ) -> None:
+        self.optimizers = optimizers_of(optimizer)
+        self.optimizer = self.optimizers[0]
+        for name, given, known in (("counts", counts, _COUNTS), ("reach", reach, _REACHES)):
+            if given not in known:
+                rule = " or ".join(map(repr, known))
+                raise FieldError.of(f"Scheduler.{name}", rule, given)
+        common = merged(plan, schedules, groups, extra)
+        others = dict(plan_of("extra", extra)) if extra else {}
+        self._given = (common, special_of(groups), others, horizon, reach, take_over)
+        self._counts, self._bases, self._floors = counts, bases_of(base), bases_of(floor, "floor")
+        self._controllers = controllers_of(feedback)
+        self._clock = Clock(clock)
+        self._cell = new_cell()
+        self._reality = Reality(self._cell, _weakly(self, "_count_calls"))
+        self._removers: list[Callable[[], None]] = []
+        self._alarms = guards.Alarms(self, self._cell)
+        self._journal: list[dict[str, Any]] = []
+        self._bound: Binding | None = None
+        self._detached = False
+        self._armed = 0
+        self._last_metric: tuple[float, float] | None = None
+        self._shown: set[str] = set()  # what kinds of things were observed
+        sees_metrics = any(each.sees == "metric" for each in self._controllers)
+        self._follows = sees_metrics if follow is None else bool(follow)
+        if not callable(horizon):
+            self._build()
+        else:
+            self._removers += hooks.before_steps(self.optimizer, hooks.calling(self, "_ready"))
+        self._attach()
+        for each in self.optimizers:
+            self._removers += hooks.after_loading(each, hooks.calling(self, "_loaded"))
+        weakref.finalize(self, _end, self._removers, self._cell).atexit = False
+
+    # Construction -------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        """Bind to the groups; where that fails, nothing has been written, claimed or taken over."""
+        common, special, extra, given, reach, take_over = self._given
+        horizon = given() if callable(given) else given
+        if horizon is not None and not isinstance(horizon, Horizon):
+            raise FieldError.of("Scheduler.horizon", "a Horizon", horizon, "give Horizon(total)")
+        groups = [
+            (o, g, group)
+            for o, each in enumerate(self.optimizers)
+            for g, group in enumerate(each.param_groups)
+        ]
+        check_group_names([group for _, _, group in groups], special)
+        # a number means the group it means now, whatever groups are added to other optimizers
+        at: Special = {groups[k][:2] if isinstance(k, int) else k: s for k, s in special.items()}
+        told = Told(common, at, extra, horizon, reach)
+        controlled = Controlled(self._controllers, horizon)
+        names = {*range(len(groups)), *(g["name"] for _, _, g in groups if "name" in g)}
+        controlled.check_groups(names)
+        bound = Binding(self.optimizers, told, controlled, self._floors, self._clock)
+        places = bound.places()
+        others = rivals(self, places, take_over=take_over)
+        bound.bind(self._bases)
+        for other in others:
+            other.detach()
+        claim(self, places)
+        self._bound, self._first = bound, told  # what was told first is what a state is held to
+        self._arm()
+        guards.set_up(self)
+
+    @property
+    def _binding(self) -> Binding:
+        """What is bound; a horizon that is given as a function is asked for now."""
+        self._ready()
+        return cast("Binding", self._bound)
+
+    def _ready(self) -> None:
+        if self._bound is None:
+            self._build()
+
+    def _attach(self) -> None:
+        """Count the driver's steps; say so where it cannot be done."""
+        if self._counts == "calls":
+            self._removers += hooks.attach(self.optimizer, hooks.watching_hook(self._cell))
+            return
+        self._counting = hooks.attach(
+            self.optimizer,
+            hooks.counting_hook(
+                self._cell,
+                self._reality.unreal,
+                hooks.calling(self, "_undriven"),
+                follows=self._follows,
+                careful=needs_care(self.optimizer),
+            ),
+        )
+        self._removers += self._counting
+        if not self._counting:
+            self._counts = "calls"
+            warnings.warn(
+                f"Scheduler: {type(self.optimizer).__name__} has no step hooks (it never ran "
+                "Optimizer.__init__), so calls of step() are counted: call it once per optimizer "
+                'step, or say so with counts="calls"',
+                stacklevel=4,
+            )
+
+    def _count_calls(self, why: str) -> None:
+        """Count calls from now on, where steps cannot be counted."""
+        if self._counts == "calls":
+            return
+        self._counts, self._follows = "calls", False
+        hooks.remove_all(self._counting)
+        self._cell[FIRED] = 0.0
+        self._cell[STEPS] = self._cell[START]
+        warnings.warn(
+            f"Scheduler: steps of {type(self.optimizer).__name__} cannot be counted by its hook: "
+            f"{why}; calls of step() are counted from now on, one per optimizer step",
+            stacklevel=2,
+        )
+
+    def follow(self) -> None:
+        """Write the new values after every optimizer step, so that nobody has to call `step()`."""
+        if self._counts == "calls":
+            raise FieldError.of("follow()", "for a scheduler that counts steps", self._counts)
+        if not self._follows:
+            self._follows = True
+            for remove in self._counting:
+                self._removers.remove(remove)
+            hooks.remove_all(self._counting)
+            self._attach()
+
+    # Driving ------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Build the hot path, one closure that holds all it needs, and write the present values."""
+        bound, cell = self._binding, self._cell
+        others = [(o, o.param_groups, len(o.param_groups)) for o in self.optimizers[1:]]
+        calls = Calls(
+            stale=hooks.calling(self, "rebind"),
+            look=_weakly(self, "_look", otherwise=True),
+            observe=_weakly(self, "_given_metric"),
+            others=(lambda: _changed(others)) if others else None,
+            tick=self._clock.tick if bound.told.timed else None,
+        )
+        advance, self._renew = advancer(bound.lanes(), cell, self.optimizer, calls)
+        cell[KNOWN], cell[WRITE] = self.optimizer.param_groups, hooks.unseen(advance)
+        self._reality.bound(self.optimizer.param_groups)
+        if type(self).step is Core.step:  # and not a subclass's own
+            self.__dict__["step"] = advance
+        self._advance = advance
+        self._armed += 1
+        self._renew()
+
+    def step(self, metrics: Any = None, epoch: int | None = None) -> None:
+        """Bring every value up to the optimizer's position; show a metric to the controllers.
+
+        A metric never moves time. The instance holds the closure that does it: see `_arm`.
+        """
+        self._ready()
+        self._advance(metrics, epoch)
+
+    def _look(self, t: float) -> bool:
+        """Do what is due; tell whether the values were written anew meanwhile."""
+        if self._detached:
+            return True
+        armed = self._armed
+        self._reality.check(self.optimizer.param_groups)
+        self._alarms.ring(t)
+        return self._armed != armed or self._cell[STEPS] != t
+
+    def _undriven(self) -> None:
+        guards.undriven(self)
+
+    def rebind(self) -> None:
+        """Look at the param groups again and write the present values.
+
+        Happens by itself after `optimizer.load_state_dict`, and at the next `step()` when groups
+        were added, taken away or replaced; call it after `add_param_group` if the group is to take
+        its very next update at the schedule's value.
+        """
+        if self._detached or self._bound is None:
+            return
+        bound, partial = self._bound, self._reality.partial
+        moves = bound.moves()
+        rivals(self, bound.places(), take_over=False)
+        bound.bind(self._bases)
+        if moves is not None:
+            self._first = self._first.moved(moves)
+        claim(self, bound.places())
+        if partial:  # the list was replaced for good: those were steps
+            self._cell[STEPS] += partial
+            self._cell[FIRED] = 1.0
+        self._arm()
+
+    def _loaded(self) -> None:
+        self.rebind()
+
+    def detach(self) -> None:
+        """Stop counting and writing, for good; the values stay as they are."""
+        _end(self._removers, self._cell)
+        self._detached, self._advance, self._renew = True, _nothing, _nothing
+        self.__dict__["step"] = _nothing
+        release(self, self.optimizers)
+
+    # Seeing -------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        loss: Any = None,
+        *,
+        metric: Any = None,
+        grad_norm: Any = None,
+        reduce: bool = True,
+    ) -> None:
+        """Show the controllers what was seen, and write what they make of it.
+
+        Under torch.distributed every rank must call it: what was seen is averaged over all of them
+        first, so that all decide the same. It never moves time.
+
+        Args:
+            loss: the training loss of this step, a number or a tensor.
+            metric: what an evaluation gave; `step(metric)` is the same. The same one repeated at
+                one time counts once.
+            grad_norm: the norm of the whole gradient.
+            reduce: False for values that are equal on all ranks already.
+        """
+        self._ready()
+        given = {"loss": loss, "metric": metric, "grad_norm": grad_norm}
+        seen = {name: _number(name, value) for name, value in given.items() if value is not None}
+        if reduce:
+            seen = {name: ranks.mean(value) for name, value in seen.items()}
+        self._shown |= set(seen)
+        t = self._cell[STEPS]
+        if "metric" in seen and self._repeated(t, seen["metric"]):
+            del seen["metric"]
+        if seen:
+            self._react(self._binding.controlled.see(Seen(t, **seen)))
+
+    def _repeated(self, t: float, metric: float) -> bool:
+        """Tell whether a metric comes again at the same time; in a dry loop time stands still."""
+        last, self._last_metric = self._last_metric, (t, metric)
+        return bool(self._cell[FIRED]) and repr(last) == repr((t, metric))
+
+    def _react(self, reactions: list[Reaction]) -> None:
+        if not reactions:
+            return
+        self._binding.pull()
+        self._renew()
+        for controller, update in reactions:
+            if update.edit is not None:
+                self._apply(update.edit, f"{controller.kind}: {update.note}")
+
+    def _apply(self, edit: Any, why: str) -> None:
+        raise NotImplementedError
+
+    def _given_metric(self, metrics: Any, epoch: Any) -> None:
+        if metrics is None or not self._binding.controlled.sees("metric"):
+            cure = "set scheduler.last_epoch to go somewhere, or give feedback=Plateau(...)"
+            rule = "called without a number: no controller sees a metric, and time is counted"
+            raise FieldError.of("step()", rule, epoch if metrics is None else metrics, cure)
+        self.observe(metric=metrics)
+
+
+_COUNTS, _REACHES = ("steps", "calls"), ("end", "last")
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return ranks.scalar(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        cure = "give one number, or a tensor of one element"
+        raise FieldError.of(f"observe: {name}", f"a number ({error})", value, cure) from None
+
+
+def _weakly(owner: Any, method: str, otherwise: Any = None) -> Callable[..., Any]:
+    """Give a method as a function that does not keep its owner alive."""
+    alive = weakref.ref(owner)
+
+    def call(*given: Any) -> Any:
+        found = alive()
+        return otherwise if found is None else getattr(found, method)(*given)
+
+    return call
+
+
+def _end(removers: list[Callable[[], None]], cell: list[Any]) -> None:
+    """Take all hooks off, and let a hot path that somebody still holds write no more."""
+    hooks.remove_all(removers)
+    cell[ALARM] = -1.0
+
+
+def _nothing(metrics: Any = None, epoch: Any = None) -> None:
+    """What a detached scheduler does."""
+
+
+def _changed(sizes: list[tuple[Optimizer, list[Group], int]]) -> bool:
+    return any(o.param_groups is not known or len(known) != size for o, known, size in sizes)

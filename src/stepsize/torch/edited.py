@@ -1,0 +1,252 @@
+"""Changes of plan while training goes on: made on all ranks, kept in the journal, replayed."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+from stepsize.edits.carry import Moment
+from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan, edit_data, edit_from
+from stepsize.errors import FieldError
+from stepsize.files.description import from_dict, plain_data
+from stepsize.horizon import Horizon
+from stepsize.schedules.plan import Plan
+from stepsize.schedules.ramps import Ramp
+from stepsize.schedules.schedule import Schedule
+from stepsize.torch import guards, ranks
+from stepsize.torch.cell import STEPS
+from stepsize.torch.core import Core
+from stepsize.torch.groups import Group
+from stepsize.torch.told import Place, Told
+from stepsize.units import Time
+
+Record = dict[str, Any]
+GROUP, KEPT = "group", "kept"
+
+
+class Edited(Core):
+    """A scheduler whose plan can be changed while it runs."""
+
+    @property
+    def journal(self) -> list[Record]:
+        """Every change of plan until now, as plain data: what, at which step, and why."""
+        return [dict(record) for record in self._journal]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the rates have come to their end, as after a cooldown."""
+        bound, step = self._binding, self._cell[STEPS]
+        moment, trees = self._moment(), {s.schedule for s in bound.slots if s.key == "lr"}
+        del step
+        return all(bound.told.tree(s).duration <= moment.at(s) for s in trees)
+
+    def cool_down(
+        self,
+        over: float | str | Time = "rest",
+        *,
+        to: float = 0.0,
+        along: type[Ramp] | str = "linear",
+        keys: tuple[str, ...] = ("lr",),
+        why: str = "",
+    ) -> None:
+        """Go from the present value to `to` times it, over a length, and stay there.
+
+        Args:
+            over: how long: steps, a text with a unit ("5%" of the horizon), or "rest".
+            to: the last value, as a share of the present one.
+            along: the ramp that gives the shape, a class or its name.
+            keys: the hyper-parameters that cool down.
+            why: a remark for the journal.
+
+        Under torch.distributed every rank must call it; rank 0's arguments count. Raises
+        `FieldError` for a length beyond the end of the run, or a key that is not scheduled.
+        """
+        self._edit(lambda: CoolDown(over, to, along, keys, why))
+
+    def extend(self, horizon: float | str | Time | Horizon, *, why: str = "") -> None:
+        """Make the run as long as this in all; only what lies ahead moves.
+
+        Parts that are over stay as they were; the one that training is in is stretched from here
+        on, so that its value goes on from where it is; later parts are as told. It also announces
+        the end of a run whose horizon was open.
+
+        Args:
+            horizon: the new length of the whole run, or a horizon with the same rates and another
+                total.
+            why: a remark for the journal.
+
+        Collective, as `cool_down`. Raises `FieldError` for an end that lies behind, or a schedule
+        that has ended.
+        """
+        self._edit(lambda: Extend(self._total_of(horizon), why))
+
+    def replan(  # noqa: D417 (schedules by keyword are described with the plan)
+        self,
+        plan: Plan | None = None,
+        *,
+        over: float | str | Time | None = None,
+        since: Literal["now", "start"] = "now",
+        why: str = "",
+        **schedules: Schedule,
+    ) -> None:
+        """Follow other schedules from now on, reached by a straight line from the present value.
+
+        Args:
+            plan: the new schedules, by hyper-parameter; or give them by keyword.
+            over: the length of the straight line: 1 % of the horizon unless given (100 steps where
+                that is unknown); 0 jumps.
+            since: whether the new schedules' time counts from "now" or from the "start".
+            why: a remark for the journal.
+
+        Collective, as `cool_down`. Raises `FieldError` for a key that is not scheduled, or where
+        one is absolute and the other a factor.
+        """
+        self._edit(lambda: Replan(_plan(plan, schedules), over, since, why))
+
+    def _total_of(self, given: float | str | Time | Horizon) -> float | str | Time:
+        if not isinstance(given, Horizon):
+            return given
+        if given.total is None:
+            raise FieldError.of("extend: the horizon", "one with a total", given)
+        now = self._binding.told.horizon or Horizon()
+        if dataclasses.replace(given, total=now.total, open_end=now.open_end) != now:
+            cure = "give the total alone, such as extend('120ep')"
+            raise FieldError.of(
+                "extend: the horizon", f"as now but for its total ({now})", given, cure
+            )
+        return given.total
+
+    def _edit(self, make: Callable[[], Edit]) -> None:
+        self._ready()
+        self._apply(ranks.from_first(make), "")
+
+    def _apply(self, edit: Any, why: str) -> None:
+        """Carry an edit out and write it down; nothing changes where it makes no sense."""
+        bound, moment = self._binding, self._moment()
+        edit = dataclasses.replace(edit, why=edit.why or why)
+        record = edit_data(edit)
+        before, told = bound.told, bound.told.edited(edit, moment)
+        bound.use(told)
+        try:
+            self.rebind()
+        except Exception:
+            bound.use(before)
+            self.rebind()
+            raise
+        self._journal.append(record | self._where())
+        guards.set_up(self)
+
+    def _moment(self) -> Moment:
+        bound = self._binding
+        return Moment(self._cell[STEPS], bound.told.horizon, bound.shift, self._clock.seconds)
+
+    def _where(self) -> Record:
+        bound, step = self._binding, self._cell[STEPS]
+        return {
+            "step": int(step),
+            "position": bound.position(step),
+            "unit": bound.told.unit,
+            "seconds": self._clock.seconds,
+        }
+
+    # Groups -------------------------------------------------------------------------------------
+
+    def add_param_group(
+        self,
+        group: Group,
+        *,
+        optimizer: int = 0,
+        clock: Literal["run", "own"] = "run",
+        **schedules: Schedule,
+    ) -> None:
+        """Add a param group to an optimizer, and schedule it from its very next update on.
+
+        Args:
+            group: as torch's `Optimizer.add_param_group` takes it; a "name" helps.
+            optimizer: which of several optimizers.
+            clock: "run": the group joins the schedule where the run is; "own": its schedule begins
+                now (gradual unfreezing: its own warmup).
+            schedules: its own schedules by key; default: the common ones.
+
+        It is in the journal: a resumed run adds the group to the optimizer before it loads.
+        """
+        if clock not in ("run", "own"):
+            raise FieldError.of("add_param_group: clock", "'run' or 'own'", clock)
+        self._ready()
+        own = {key: plain_data(each) for key, each in _checked(schedules).items()}
+        driver = self.optimizers[optimizer]
+        driver.add_param_group(group)
+        place = (optimizer, len(driver.param_groups) - 1)
+        record = {"kind": GROUP, "place": list(place), "clock": clock, "schedules": own}
+        record |= self._where()
+        before = self._binding.told
+        self._binding.use(_joining(before, place, schedules, clock, self._moment()))
+        try:
+            self.rebind()
+        except Exception:
+            del driver.param_groups[-1]
+            self._binding.use(before)
+            self.rebind()
+            raise
+        self._journal.append(record)
+
+    # Replaying ----------------------------------------------------------------------------------
+
+    def _replayed(self, told: Told, journal: list[Record]) -> Told:
+        """Give what is told after all the changes of a journal."""
+        last = max((i for i, each in enumerate(journal) if each["kind"] == KEPT), default=-1)
+        for record in journal[last + 1 :]:
+            moment = self._moment_of(record, told)
+            if record["kind"] == GROUP:
+                own = {key: _schedule(data) for key, data in record["schedules"].items()}
+                place = (int(record["place"][0]), int(record["place"][1]))
+                told = _joining(told, place, own, record["clock"], moment)
+            else:
+                data = {k: v for k, v in record.items() if k not in _WHERE}
+                told = told.edited(edit_from(data), moment)
+        return told
+
+    def _moment_of(self, record: Record, told: Told) -> Moment:
+        horizon, unit, step = told.horizon, record["unit"], float(record["step"])
+        if horizon is None or not unit == told.unit != "st":
+            return Moment(step, horizon, 0.0, float(record["seconds"]))
+        shift = horizon.step_at(float(record["position"]), unit) - step
+        return Moment(step, horizon, shift, float(record["seconds"]))
+
+
+_WHERE = {"step", "position", "unit", "seconds"}
+
+
+def _joining(
+    told: Told, place: Place, schedules: dict[str, Schedule], clock: str, moment: Moment
+) -> Told:
+    """Give what is told when a group comes in."""
+    own = {**told.common, **schedules} if clock == "own" else dict(schedules)
+    if clock == "own":
+        own = {key: _later(each, moment) for key, each in own.items()}
+    if not own:
+        return told
+    return dataclasses.replace(told, special={**told.special, place: own})
+
+
+def _later(schedule: Schedule, moment: Moment) -> Schedule:
+    at, unit = moment.at(schedule), moment.clock(schedule).unit
+    if not at:
+        return schedule
+    return schedule.shifted(at if unit == "st" else Time(at, unit))
+
+
+def _checked(schedules: dict[str, Schedule]) -> dict[str, Schedule]:
+    return dict(Plan(**schedules)) if schedules else {}
+
+
+def _plan(plan: Plan | None, schedules: dict[str, Schedule]) -> Plan:
+    if plan is not None and not isinstance(plan, Plan):
+        raise FieldError.of("replan: the plan", "a Plan", plan, "write replan(lr=schedule)")
+    return Plan(**{**(plan or {}), **schedules})
+
+
+def _schedule(data: Any) -> Schedule:
+    made = from_dict({"format": 1, "schedule": data})
+    if not isinstance(made, Schedule):
+        raise TypeError("a plan where a schedule was expected")
+    return made

@@ -1,0 +1,176 @@
+# ruff: noqa: SLF001 (a guard is a part of the scheduler that stands in a file of its own)
+"""What a scheduler notices about how it is driven: each says once what is wrong, why, and the cure.
+
+None of them changes a value: position follows the optimizer whatever the calls are. They look
+seldom: the hot path compares one number (`cell[ALARM]`, `cell[LIMIT]`).
+"""
+
+import math
+import warnings
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stepsize.time import driving_unit
+from stepsize.torch.cell import ALARM, LIMIT, OWN, START, STEPS, Cell
+from stepsize.torch.groups import held, number
+
+if TYPE_CHECKING:
+    from stepsize.torch.core import Core
+
+_FIRST = 3  # steps at which it is looked whether groups were lent out
+_CALLS = 20.0  # calls after which they are compared with the optimizer's steps
+_EPOCHS = 1000.0  # more epochs than this nobody means
+_ENDLESS = 100_000.0  # steps without a call or a metric, where nothing has an end
+_FEW = 20.0  # steps that a dry run or a profile may make
+_SLACK = 1.05  # of a schedule's length: a partial batch more per epoch is nobody's mistake
+
+
+class StepsizeWarning(UserWarning):
+    """Something about how a scheduler is driven is probably not what was meant."""
+
+
+def warn(text: str) -> None:
+    """Say it."""
+    warnings.warn(f"Scheduler: {text}", StepsizeWarning, stacklevel=4)
+
+
+Call = Callable[[Any, float], float | None]
+
+
+class Alarms:
+    """What is due at a step, and the next step at which something is."""
+
+    def __init__(self, core: "Core", cell: Cell) -> None:
+        self._core, self._cell = weakref.ref(core), cell
+        self._due: list[tuple[float, Call]] = []
+        self._looks = 0
+
+    def at(self, step: float, call: Call) -> None:
+        """Call at a step; it gives the next step at which it is to be called, or None."""
+        self._due.append((step, call))
+        self._set()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._due.clear()
+        self._set()
+
+    def ring(self, t: float) -> None:
+        """Call what is due."""
+        self._looks += 1
+        ready = [call for step, call in self._due if step <= t]
+        self._due = [(step, call) for step, call in self._due if step > t]
+        core = self._core()
+        for call in ready if core is not None else ():
+            then = call(core, t)
+            if then is not None:
+                self._due.append((then, call))
+        self._set()
+
+    def _set(self) -> None:
+        first = 0.0 if self._looks < _FIRST else math.inf
+        self._cell[ALARM] = min([first, *(step for step, _ in self._due)])
+
+
+def set_up(core: "Core") -> None:
+    """Arrange what is to be looked at, for what is told now."""
+    core._alarms.clear()
+    now, end = core._cell[STEPS], length(core)
+    some = _ENDLESS if end is None else max(end / 2.0, 2.0)
+    if core._counts == "calls":
+        core._alarms.at(now + _CALLS, lambda core, t: _compare(core, t, end))
+    if end is not None and end > now:
+        core._alarms.at(end * _SLACK + 5.0, lambda core, t: _past(core, t, end))
+    for what in ("metric", "loss"):
+        if core._binding.controlled.sees(what):
+            core._alarms.at(now + max(some, _FEW), partial(_unseen, what=what))
+    core._cell[LIMIT] = now + max(some, _FEW)
+
+
+def length(core: "Core") -> float | None:
+    """Give the step at which the rates have ended; None where they never do, or nobody knows."""
+    bound = core._binding
+    horizon, ends = bound.told.horizon, [0.0]
+    for slot in bound.slots:
+        unit = driving_unit(slot.schedule, horizon)
+        if slot.key != "lr":
+            continue
+        if unit == "s":
+            return None
+        end = bound.told.tree(slot.schedule).duration
+        known = unit != "st" and horizon is not None and end < math.inf
+        ends.append(horizon.step_at(end, unit) - bound.shift if known and horizon else end)
+    return max(ends) if 0.0 < max(ends) < math.inf else None
+
+
+def _past(core: "Core", t: float, end: float) -> None:
+    horizon = core._binding.told.horizon
+    if any(record["kind"] == "cool_down" for record in core._journal):
+        cause = "it has cooled down, so training can stop (scheduler.finished says so)"
+    elif horizon is None:
+        cause = (
+            f"if its {end:g} were meant as epochs, write '{end:g}ep' and give the horizon; "
+            if end <= _EPOCHS
+            else ""
+        )
+        cause += "if training goes on on purpose, write `>> Constant(value=...)` behind it"
+    else:
+        cause = (
+            "the horizon is shorter than the run (are batches, epochs, accumulate= and replicas= "
+            "right?): extend(total) makes it longer"
+        )
+    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(core._binding.at(t)["lr"]))
+    warn(
+        f"the schedule was over at step {end:g}, and training is at step {t:g}: the rate stays at "
+        f"{rates}; {cause}"
+    )
+
+
+def _compare(core: "Core", t: float, end: float | None) -> None:
+    calls, steps = t - core._cell[START], core._cell[OWN]
+    if steps and calls >= 2 * steps:
+        warn(
+            f'step() was called {calls:g} times for {steps:g} optimizer steps, and counts="calls" '
+            "was asked for, so the schedule runs ahead (accumulated batches, or a framework that "
+            'calls once per process?); leave counts="calls" out: steps are counted then'
+        )
+    horizon = core._binding.told.horizon
+    if horizon is not None and horizon.total is not None and end and steps >= 2 * calls:
+        warn(
+            f'step() was called {calls:g} times for {steps:g} optimizer steps, and counts="calls" '
+            f"was asked for, so the schedule of {end:g} steps will not come to its end (called "
+            'once per epoch?); leave counts="calls" out: steps are counted then'
+        )
+
+
+def _unseen(core: "Core", t: float, what: str) -> None:
+    controlled = core._binding.controlled
+    names = [type(each).__name__ for each in controlled.given if each.sees == what]
+    if what in core._shown:
+        return
+    cure = {
+        "metric": "call scheduler.step(metric) after every evaluation, or let the framework do it "
+        "(Lightning: monitor=; transformers: eval_strategy= and metric_for_best_model=)",
+        "loss": "call scheduler.observe(loss) after every step",
+    }[what]
+    warn(f"{', '.join(names)} has seen no {what} in {t:g} steps, so it does nothing: {cure}")
+
+
+def undriven(core: "Core") -> None:
+    """Say that nobody has called `step()`, if the values are still those of the start."""
+    cell, bound = core._cell, core._binding
+    cell[LIMIT] = math.inf
+    first = {s: bound.slot_value(s, cell[START]) for s in bound.slots}
+    moved = [s for s, value in first.items() if value != bound.slot_value(s, cell[STEPS])]
+    if moved and all(_is(bound.group_of(s), s.key, first[s]) for s in moved):
+        warn(
+            f"the optimizer has made {cell[STEPS]:g} steps and scheduler.step() was never called, "
+            f"so the {moved[0].key} is still {first[moved[0]]:g}: call it after optimizer.step(), "
+            "or give follow=True and never call it"
+        )
+
+
+def _is(group: Any, key: str, value: float) -> bool:
+    return math.isclose(number(held(group, key)), value, rel_tol=1e-2)

@@ -1,0 +1,157 @@
+"""What a scheduler was told, as a value: schedules by key, by group, extras, and the horizon."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from stepsize.edits.carry import Moment, carried
+from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan
+from stepsize.errors import FieldError, UnitError
+from stepsize.files.description import from_dict, plain_data
+from stepsize.horizon import Horizon, amount_of
+from stepsize.schedules.schedule import Schedule
+from stepsize.schedules.walk import units_of
+from stepsize.time import driving_unit, resolve
+from stepsize.units import Time
+
+Schedules = dict[str, Schedule]
+Place = tuple[int, int]
+Special = dict[Place | str, Schedules]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Schedules by hyper-parameter, those of single groups by place or name, and the extras."""
+
+    common: Schedules
+    special: Special
+    extra: Schedules
+    horizon: Horizon | None = None
+    reach: Literal["end", "last"] = "end"
+
+    def __post_init__(self) -> None:
+        needs = [schedule for schedule in self.schedules() if units_of(schedule)]
+        if needs and self.horizon is None:
+            raise UnitError(
+                f"Scheduler.horizon is needed: {needs[0]!r} is written in units; "
+                "give horizon=Horizon(total=...) or Horizon.from_loader(loader, epochs=...)"
+            )
+        if self.reach == "last" and (self.horizon is None or self.horizon.total is None):
+            raise FieldError.of("Scheduler.reach", "'end' without a horizon with a total", "last")
+        for schedule in self.schedules():
+            self.tree(schedule)
+
+    def schedules(self) -> Iterator[Schedule]:
+        """Every schedule."""
+        for told in (self.common, *self.special.values(), self.extra):
+            yield from told.values()
+
+    @property
+    def unit(self) -> str:
+        """The unit in which the position must survive a change of batch size."""
+        units = {driving_unit(schedule, self.horizon) for schedule in self.schedules()}
+        return next((u for u in ("tok", "samples") if u in units), "st")
+
+    @property
+    def timed(self) -> bool:
+        """Whether a schedule is moved by wall-clock time."""
+        return any(driving_unit(s, self.horizon) == "s" for s in self.schedules())
+
+    def tree(self, schedule: Schedule) -> Schedule:
+        """Give a schedule in plain numbers of its driving unit."""
+        if self.horizon is None:
+            return schedule
+        return resolve(schedule, self.horizon, reach=self.reach)
+
+    # Editing ------------------------------------------------------------------------------------
+
+    def edited(self, edit: Edit, moment: Moment) -> "Told":
+        """Give what is told after an edit; `FieldError` where it makes no sense."""
+        if isinstance(edit, CoolDown | Replan):
+            self._check_keys(edit)
+        elif self.reach == "last":
+            raise FieldError.of("extend", "of a run planned with reach='end'", self.reach)
+        common, horizon = carried(edit, self.common, moment)
+        extra, _ = carried(edit, self.extra, moment) if self.extra else ({}, None)
+        special = self.special
+        if isinstance(edit, CoolDown | Extend):
+            special = {name: carried(edit, own, moment)[0] for name, own in special.items()}
+        return Told(common, special, extra, horizon)
+
+    def _check_keys(self, edit: CoolDown | Replan) -> None:
+        own = set() if isinstance(edit, Replan) else {k for s in self.special.values() for k in s}
+        known = {*self.common, *self.extra} | own
+        for key in edit.keys if isinstance(edit, CoolDown) else edit.plan:
+            if key not in known:
+                shown = ", ".join(sorted(known))
+                raise FieldError.of(f"{edit.kind}: a key", f"scheduled ({shown})", key)
+
+    # As data ------------------------------------------------------------------------------------
+
+    def described(self) -> dict[str, Any]:
+        """Everything that must agree for a position to mean the same, as plain data."""
+        told: dict[str, Any] = {
+            "schedules": _data(self.common),
+            "groups": {_name(g): _data(own) for g, own in sorted(self.special.items(), key=str)},
+            "extra": _data(self.extra),
+        }
+        units: set[str] = set().union(*map(units_of, self.schedules()))
+        horizon = self.horizon
+        if horizon is not None and units & {"%", "rest"}:
+            told |= {"total": _total(horizon, self.unit)} if horizon.total else {"open_end": True}
+        if horizon is not None and "ep" in units:
+            told["epoch"] = horizon.position(horizon.step_at(1.0, "ep"), self.unit)
+        return told | ({"reach": "last"} if self.reach == "last" else {})
+
+    def from_description(self, data: Mapping[str, Any]) -> "Told":
+        """Give what a description tells, with the rates between units that are known here."""
+        common, extra = _read(data["schedules"]), _read(data["extra"])
+        special = {_place(name): _read(own) for name, own in data["groups"].items()}
+        horizon = self.horizon
+        if "total" in data:
+            units = {driving_unit(s) for s in (*common.values(), *extra.values())}
+            unit = next((u for u in ("tok", "samples") if u in units), "st")
+            total = data["total"]
+            if not isinstance(total, str) and unit != "st":
+                total = Time(float(total), unit)
+            horizon = replace(horizon or Horizon(), total=total, open_end=False)
+        elif "open_end" in data:
+            horizon = replace(horizon or Horizon(), total=None, open_end=True)
+        return Told(common, special, extra, horizon, data.get("reach", "end"))
+
+    def moved(self, places: Mapping[Place, Place]) -> "Told":
+        """Give the same where groups have other places now; those that are gone drop out."""
+        special: Special = {
+            places.get(name, name) if isinstance(name, tuple) else name: own
+            for name, own in self.special.items()
+            if not isinstance(name, tuple) or name in places
+        }
+        return dataclasses.replace(self, special=special)
+
+
+def _total(horizon: Horizon, unit: str) -> float | str:
+    amount, written = amount_of(horizon.total)  # type: ignore[arg-type]  # there is one
+    return f"{amount!r} s" if written == "s" else horizon.position(horizon.steps, unit)
+
+
+def _name(group: Place | str) -> str:
+    if isinstance(group, str):
+        return f"name {group}"
+    return f"{group[1]} of optimizer {group[0]}" if group[0] else str(group[1])
+
+
+def _place(name: str) -> Place | str:
+    if name.startswith("name "):
+        return name.removeprefix("name ")
+    group, _, optimizer = name.partition(" of optimizer ")
+    return (int(optimizer or 0), int(group))
+
+
+def _data(told: Mapping[str, Schedule]) -> dict[str, Any]:
+    return {name: plain_data(schedule) for name, schedule in sorted(told.items())}
+
+
+def _read(data: dict[str, Any]) -> Schedules:
+    made = {name: from_dict({"format": 1, "schedule": each}) for name, each in data.items()}
+    return {name: each for name, each in made.items() if isinstance(each, Schedule)}
