@@ -116,6 +116,20 @@ class Horizon:
             fields["total"] = Time(float(number), "ep")
         return cls(**{"batches_per_epoch": batches, "batch_size": size, **fields})
 
+    @classmethod
+    def from_lightning(cls, trainer: Any, **fields: Any) -> "Horizon":
+        """Read the length of a run off a Lightning trainer: see `horizon_from_lightning`."""
+        from stepsize.frameworks import horizon_from_lightning  # noqa: PLC0415 (only forwards)
+
+        return horizon_from_lightning(trainer, **fields)
+
+    @classmethod
+    def from_training_args(cls, args: Any, dataset: Any = None, **fields: Any) -> "Horizon":
+        """Read it off transformers' TrainingArguments: see `horizon_from_training_args`."""
+        from stepsize.frameworks import horizon_from_training_args  # noqa: PLC0415 (only forwards)
+
+        return horizon_from_training_args(args, dataset, **fields)
+
     @property
     def per_step(self) -> int:
         """Batches of one replica's size per optimizer step."""

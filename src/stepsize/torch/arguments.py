@@ -18,11 +18,18 @@ KnownBases = dict[str, float | list[float | None]]
 def optimizers_of(given: Any) -> list[Optimizer]:
     """One optimizer or several, as a list."""
     one = hasattr(given, "param_groups") or not isinstance(given, Iterable)
-    found = [given] if one else list(given)
+    found = [_bare(each) for each in ([given] if one else given)]
     once = len({id(each) for each in found}) == len(found)
     if not found or not once or not all(hasattr(each, "param_groups") for each in found):
         raise FieldError.of("Scheduler.optimizer", "an optimizer or several", given)
     return found
+
+
+def _bare(optimizer: Any) -> Any:
+    """Give the optimizer inside a wrapper that has no hooks of its own, such as accelerate's."""
+    inner = getattr(optimizer, "optimizer", None)
+    hookless = not hasattr(optimizer, "_optimizer_step_post_hooks")
+    return _bare(inner) if hookless and isinstance(inner, Optimizer) else optimizer
 
 
 def plan_of(field: str, given: Any) -> Plan:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, cast
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from stepsize.errors import FieldError
@@ -72,6 +73,8 @@ class Core:
         self._cell = new_cell()
         self._reality = Reality(self._cell, _weakly(self, "_count_calls"))
         self._removers: list[Callable[[], None]] = []
+        self._counting: list[Callable[[], None]] = []
+        self._first: list[Callable[[], None]] = []
         self._alarms = guards.Alarms(self, self._cell)
         self._journal: list[dict[str, Any]] = []
         self._bound: Binding | None = None
@@ -86,6 +89,9 @@ class Core:
         else:
             self._removers += hooks.before_steps(self.optimizer, hooks.calling(self, "_ready"))
         self._attach()
+        if self._counts == "steps":
+            self._first = hooks.before_steps(self.optimizer, _weakly(self, "_before_first"))
+            self._removers += self._first
         for each in self.optimizers:
             self._removers += hooks.after_loading(each, hooks.calling(self, "_loaded"))
         weakref.finalize(self, _end, self._removers, self._cell).atexit = False
@@ -117,7 +123,7 @@ class Core:
         for other in others:
             other.detach()
         claim(self, places)
-        self._bound, self._first = bound, told  # what was told first is what a state is held to
+        self._bound, self._began = bound, told  # what was told first is what a state is held to
         self._arm()
         guards.set_up(self)
 
@@ -156,14 +162,18 @@ class Core:
                 stacklevel=4,
             )
 
-    def _count_calls(self, why: str) -> None:
-        """Count calls from now on, where steps cannot be counted."""
+    def _count_calls(self, why: str, *, in_step: bool = False) -> None:
+        """Count calls from now on, where steps cannot be counted.
+
+        The hook stays, because torch may be going through its hooks right now; it asks `Reality`.
+        """
         if self._counts == "calls":
             return
         self._counts, self._follows = "calls", False
-        hooks.remove_all(self._counting)
-        self._cell[FIRED] = 0.0
-        self._cell[STEPS] = self._cell[START]
+        if self._cell[FIRED]:  # by parts of the first step: the call that looks is the first
+            self._cell[STEPS] = self._cell[START] + float(not in_step)
+        self._cell[FIRED], self._cell[KNOWN] = 0.0, None
+        self._renew()
         warnings.warn(
             f"Scheduler: steps of {type(self.optimizer).__name__} cannot be counted by its hook: "
             f"{why}; calls of step() are counted from now on, one per optimizer step",
@@ -176,9 +186,7 @@ class Core:
             raise FieldError.of("follow()", "for a scheduler that counts steps", self._counts)
         if not self._follows:
             self._follows = True
-            for remove in self._counting:
-                self._removers.remove(remove)
-            hooks.remove_all(self._counting)
+            self._no_longer(self._counting)
             self._attach()
 
     # Driving ------------------------------------------------------------------------------------
@@ -195,7 +203,8 @@ class Core:
             tick=self._clock.tick if bound.told.timed else None,
         )
         advance, self._renew = advancer(bound.lanes(), cell, self.optimizer, calls)
-        cell[KNOWN], cell[WRITE] = self.optimizer.param_groups, hooks.unseen(advance)
+        counted = self.optimizer.param_groups if self._counts == "steps" else None
+        cell[KNOWN], cell[WRITE] = counted, hooks.unseen(advance)
         self._reality.bound(self.optimizer.param_groups)
         if type(self).step is Core.step:  # and not a subclass's own
             self.__dict__["step"] = advance
@@ -216,9 +225,28 @@ class Core:
         if self._detached:
             return True
         armed = self._armed
+        if self._cell[FIRED]:
+            self._no_longer(self._first)
         self._reality.check(self.optimizer.param_groups)
         self._alarms.ring(t)
         return self._armed != armed or self._cell[STEPS] != t
+
+    def _before_first(self, optimizer: Any, *_: Any) -> None:
+        """Let the first step have the first value, however often `step()` was called before it."""
+        cell = self._cell
+        if cell[FIRED] or optimizer.param_groups is not cell[KNOWN]:
+            return
+        if not all(group["params"] for group in optimizer.param_groups):
+            self._count_calls("its groups are empty, as DeepSpeed ZeRO 3 leaves them", in_step=True)
+        elif cell[STEPS] != cell[START]:
+            cell[STEPS] = cell[START]
+            self._renew()
+
+    def _no_longer(self, some: list[Callable[[], None]]) -> None:
+        """Take some hooks off."""
+        for remove in some:
+            self._removers.remove(remove)
+        hooks.remove_all(some)
 
     def _undriven(self) -> None:
         guards.undriven(self)
@@ -237,7 +265,7 @@ class Core:
         rivals(self, bound.places(), take_over=False)
         bound.bind(self._bases)
         if moves is not None:
-            self._first = self._first.moved(moves)
+            self._began = self._began.moved(moves)
         claim(self, bound.places())
         if partial:  # the list was replaced for good: those were steps
             self._cell[STEPS] += partial
@@ -306,6 +334,10 @@ class Core:
         raise NotImplementedError
 
     def _given_metric(self, metrics: Any, epoch: Any) -> None:
+        number = isinstance(metrics, str | Tensor) or hasattr(metrics, "__float__")
+        if metrics is not None and not number:
+            self._advance()  # what calls handlers of events passes itself, as ignite's engine does
+            return
         if metrics is None or not self._binding.controlled.sees("metric"):
             cure = "set scheduler.last_epoch to go somewhere, or give feedback=Plateau(...)"
             rule = "called without a number: no controller sees a metric, and time is counted"

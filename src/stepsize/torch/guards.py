@@ -55,6 +55,7 @@ class Alarms:
     def clear(self) -> None:
         """Forget everything."""
         self._due.clear()
+        self._looks = 0
         self._set()
 
     def ring(self, t: float) -> None:

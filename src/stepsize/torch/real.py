@@ -30,6 +30,8 @@ class Reality:
 
     def unreal(self, optimizer: Any, kwargs: Any) -> bool:
         """Tell whether a call of the optimizer's `step` was none."""
+        if self._cell[KNOWN] is None:  # calls are counted
+            return True
         if optimizer.param_groups is not self._cell[KNOWN]:
             self.partial += 1
             return True
@@ -62,6 +64,8 @@ class Reality:
 
     def check(self, groups: list[dict[str, Any]]) -> None:
         """Give up counting where groups have been lent out during a step, or their parameters."""
+        if self._cell[KNOWN] is None:
+            return
         if self.partial and groups is self._cell[KNOWN]:
             self._gives_up("it is stepped one param group at a time, as DeepSpeed ZeRO 1 and 2 do")
         lent = [id(group["params"]) for group in groups] != self._params

@@ -48,7 +48,7 @@ class Savable(Edited):
             bool(self._cell[FIRED]),
             bound.position(step),
             bound.told.unit,
-            self._described(self._first),
+            self._described(self._began),
             bound.rows(),
             None if self._origin is None else self._described(self._origin),
             self._journal,
@@ -96,7 +96,7 @@ class Savable(Edited):
 
     def _course(self, saved: Saved, way: str) -> _Course:
         """Give what a state leads to, without changing anything."""
-        first = self._first
+        first = self._began
         if way == "keep":
             kept = {"kind": KEPT, **self._where_of(saved)}
             return _Course(first, None, [*saved.journal, kept], first)
@@ -141,7 +141,7 @@ class Savable(Edited):
             bound.rebase(rows)
             self.rebind()
             raise
-        self._first, self._origin = course.first, course.origin
+        self._began, self._origin = course.first, course.origin
         self._journal = [dict(record) for record in course.journal]
         self._clock.go_to(saved.seconds, saved.step)
         self._last_metric = None
@@ -163,7 +163,7 @@ class Savable(Edited):
         given: dict[str, Any] = {"base": bases, "counts": self._counts, **common}
         given |= {"groups": special, "extra": extra, "reach": reach, "floor": self._floors or None}
         given |= {"feedback": self._controllers, "follow": self._follows}
-        given["horizon"] = self._first.horizon if callable(horizon) else horizon
+        given["horizon"] = self._began.horizon if callable(horizon) else horizon
         return {"optimizers": self.optimizers, "given": given, "state": self.state_dict()}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:

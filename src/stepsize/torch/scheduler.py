@@ -9,7 +9,7 @@ from stepsize.errors import FieldError
 from stepsize.horizon import Horizon
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.plan import Plan
-from stepsize.torch.cell import STEPS
+from stepsize.torch.cell import FIRED, STEPS
 from stepsize.torch.controlled import controllers_of
 from stepsize.torch.groups import number
 from stepsize.torch.saved import Savable
@@ -91,7 +91,23 @@ class Scheduler(Savable, LRScheduler):  # type: ignore[misc]  # step() needs no 
     def last_epoch(self, steps: int) -> None:
         step = Bounds(ge=0, whole=True).admit("Scheduler.last_epoch", steps)
         self._ready()
+        if self._was_read:  # by ignite, which has written the values itself
+            self._was_read = False
+            if not self._cell[FIRED]:
+                self._cell[STEPS] = float(step)
+            return
         self._go_to(step, counted=False)
+
+    _was_read = False
+
+    @property
+    def _get_lr_called_within_step(self) -> bool:
+        """Whether torch's own machinery is reading: ignite sets it around `get_lr()`."""
+        return False
+
+    @_get_lr_called_within_step.setter
+    def _get_lr_called_within_step(self, within: bool) -> None:
+        self._was_read = not within
 
     @property
     def _step_count(self) -> int:
