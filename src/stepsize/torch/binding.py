@@ -29,7 +29,7 @@ from stepsize.torch.groups import (
     put,
     wanted_for,
 )
-from stepsize.torch.hot import Lane
+from stepsize.torch.hot import Lane, Pulled
 from stepsize.torch.told import Place, Told
 
 Row = tuple[int, int, str, float]
@@ -52,7 +52,7 @@ class Binding:
         self.shift = 0.0  # steps by which the horizon's map is ahead, after a change of batch size
         self._seen: list[tuple[Place, Group]] = []  # groups at the last look
         self._compiled: dict[Schedule, Callable[[float], float]] = {}
-        self._pulled: list[tuple[list[Slot], list[float], list[float]]] = []
+        self._pulled: list[tuple[list[Slot], Pulled]] = []
         clash = sorted({key for _, _, group in self.groups() for key in group} & set(told.extra))
         if clash:
             raise FieldError.of("Scheduler.extra: a name", "none of the groups' keys", clash)
@@ -203,19 +203,18 @@ class Binding:
         found, self._pulled = [], []
         for (key, schedule), slots in lanes.items():
             places = [(self.group_of(slot), slot) for slot in slots]
-            pulls = lows = None
+            pulled = None
             if self.controlled.reaching(key):
-                pulls, lows = [1.0] * len(slots), [0.0] * len(slots)
-                self._pulled.append((slots, pulls, lows))
-            found.append(Lane(key, self._formula_of(schedule), places, pulls, lows))
+                pulled = Pulled(places, floored=self.controlled.floored(key))
+                self._pulled.append((slots, pulled))
+            found.append(Lane(key, self._formula_of(schedule), places, pulled))
         self.pull()
         return found
 
     def pull(self) -> None:
         """Let the hot path know what the controllers multiply with now."""
-        for slots, pulls, lows in self._pulled:
-            for i, slot in enumerate(slots):
-                pulls[i], lows[i] = self._pull_of(slot)
+        for slots, pulled in self._pulled:
+            pulled.set([self._pull_of(slot) for slot in slots])
 
     def _pull_of(self, slot: Slot) -> tuple[float, float]:
         group = self.group_of(slot)
@@ -230,12 +229,11 @@ class Binding:
 
     def slot_value(self, slot: Slot, step: float) -> float:
         """Give what is written for a slot at a step, with what controllers say now."""
-        told = slot.scale * self.value_of(slot.schedule)(step)
+        value = self.value_of(slot.schedule)(step)
         if not self.controlled.reaching(slot.key):
-            return told
+            return slot.scale * value
         pull, low = self._pull_of(slot)
-        value = told * pull
-        return value if value >= low else min(low, told)
+        return max(slot.scale * pull * value, min(low, slot.scale * value))
 
     def at(self, step: float) -> dict[str, Any]:
         """Give every value at a step: a list by group for each key, a number for each extra."""

@@ -91,6 +91,10 @@ class Controlled:
         floors = (_own(each.floor_value, group, index, 0.0) for each, _ in self.reaching(key))
         return max(floors, default=0.0)
 
+    def floored(self, key: str) -> bool:
+        """Tell whether a controller of a key has floors by value."""
+        return any(each.floor_value != 0.0 for each, _ in self.reaching(key))
+
     def check_groups(self, names: set[str | int]) -> None:
         """Raise `FieldError` for a floor of a group that is not there."""
         for each in self.given:

@@ -25,7 +25,7 @@ from stepsize.torch.arguments import (
     special_of,
 )
 from stepsize.torch.binding import Binding
-from stepsize.torch.cell import ALARM, FIRED, KNOWN, START, STEPS, WRITE, new_cell
+from stepsize.torch.cell import ALARM, FIRED, KNOWN, LIMIT, START, STEPS, WRITE, new_cell
 from stepsize.torch.claims import claim, release, rivals
 from stepsize.torch.clock import Clock
 from stepsize.torch.controlled import Controlled, Reaction, controllers_of
@@ -147,7 +147,7 @@ class Core:
             hooks.counting_hook(
                 self._cell,
                 self._reality.unreal,
-                hooks.calling(self, "_undriven"),
+                hooks.calling(self, "_late"),
                 follows=self._follows,
                 careful=needs_care(self.optimizer),
             ),
@@ -248,8 +248,14 @@ class Core:
             self._removers.remove(remove)
         hooks.remove_all(some)
 
-    def _undriven(self) -> None:
-        guards.undriven(self)
+    def _late(self) -> None:
+        """Start counting from the first step on; later ask whether anybody drives."""
+        cell = self._cell
+        if not cell[FIRED]:
+            cell[STEPS], cell[FIRED] = cell[START] + 1.0, 1.0
+            cell[LIMIT] = guards.limit(self)
+        elif not self._follows:
+            guards.undriven(self)
 
     def rebind(self) -> None:
         """Look at the param groups again and write the present values.
@@ -269,7 +275,7 @@ class Core:
         claim(self, bound.places())
         if partial:  # the list was replaced for good: those were steps
             self._cell[STEPS] += partial
-            self._cell[FIRED] = 1.0
+            self._cell[FIRED], self._cell[LIMIT] = 1.0, guards.limit(self)
         self._arm()
 
     def _loaded(self) -> None:

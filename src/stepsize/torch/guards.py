@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stepsize.time import driving_unit
-from stepsize.torch.cell import ALARM, LIMIT, OWN, START, STEPS, Cell
+from stepsize.torch.cell import ALARM, FIRED, LIMIT, OWN, START, STEPS, Cell
 from stepsize.torch.groups import held, number
 
 if TYPE_CHECKING:
@@ -87,7 +87,14 @@ def set_up(core: "Core") -> None:
     for what in ("metric", "loss"):
         if core._binding.controlled.sees(what):
             core._alarms.at(now + max(some, _FEW), partial(_unseen, what=what))
-    core._cell[LIMIT] = now + max(some, _FEW)
+    core._cell[LIMIT] = limit(core) if core._cell[FIRED] else -math.inf
+
+
+def limit(core: "Core") -> float:
+    """Give the step by which somebody should have driven the scheduler."""
+    end = length(core)
+    some = _ENDLESS if end is None else max(end / 2.0, _FEW)
+    return math.inf if core._follows else float(core._cell[STEPS]) + some
 
 
 def length(core: "Core") -> float | None:

@@ -17,19 +17,43 @@ from stepsize.torch.cell import ALARM, FIRED, STEPS, Cell
 from stepsize.torch.groups import Group, Slot, is_beta, put
 
 
+class Pulled:
+    """The places of a key that controllers reach: what scales each of them changes now and then.
+
+    `floored`: whether a controller has floors by value, below which it takes nothing.
+    """
+
+    def __init__(self, places: "list[Place]", *, floored: bool) -> None:
+        self.places, self.floored = places, floored
+        self.groups: list[tuple[Any, ...]] = []
+        self.tensors: list[tuple[Any, ...]] = []
+
+    def set(self, pulls: list[tuple[float, float]]) -> None:
+        """Take what each place is multiplied with, and its floor."""
+        self.groups.clear()
+        self.tensors.clear()
+        for (group, slot), (pull, low) in zip(self.places, pulls, strict=True):
+            scales = (slot.scale * pull, low, slot.scale) if self.floored else (slot.scale * pull,)
+            if slot.tensor is None:
+                self.groups.append((group, *scales))
+            else:
+                self.tensors.append((slot.tensor, *scales))
+
+
+Place = tuple[Group, Slot]
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """One key of the groups that share a schedule: its formula of steps, and where it goes.
 
-    `pulls` are what controllers multiply each place's value with, and `lows` what they never take
-    it below; None where no controller reaches the key.
+    `pulled` is None where no controller reaches the key.
     """
 
     key: str
     formula: Callable[[Any, Names], Any]
-    places: list[tuple[Group, Slot]]
-    pulls: list[float] | None = None
-    lows: list[float] | None = None
+    places: list[Place]
+    pulled: Pulled | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +134,7 @@ def _bundles(lanes: list[Lane]) -> list[Bundle]:
     found: dict[Any, Bundle] = {}
     for i, lane in enumerate(lanes):
         plain = not is_beta(lane.key) and all(slot.tensor is None for _, slot in lane.places)
-        plain = plain and lane.pulls is None
+        plain = plain and lane.pulled is None
         groups = tuple(id(group) for group, _ in lane.places)
         found.setdefault(groups if plain else i, []).append((i, lane))
     return list(found.values())
@@ -155,8 +179,8 @@ def _stairs(result: Any) -> list[Expr]:
 
 def _write_places(writer: Writer, bundle: Bundle, depth: int) -> None:
     i, lane = bundle[0]
-    if lane.pulls is not None:
-        _write_pulled(writer, i, lane, depth)
+    if lane.pulled is not None:
+        _write_pulled(writer, i, lane.key, lane.pulled, depth)
         return
     tensors = [(s.tensor, s.scale) for _, s in lane.places if isinstance(s.tensor, Tensor)]
     if tensors:
@@ -182,13 +206,12 @@ def _put(writer: Writer, key: str, value: str) -> str:
     return f"group[{key!r}] = {value}"
 
 
-def _write_pulled(writer: Writer, i: int, lane: Lane, depth: int) -> None:
-    """Write a key that controllers reach: each place by its own factor, down to its own floor."""
-    rows = [(g, s.scale, s.tensor, k) for k, (g, s) in enumerate(lane.places)]
-    pulls, lows = writer.bound(lane.pulls), writer.bound(lane.lows)
-    writer.line(depth, f"for group, scale, tensor, k in {writer.bound(rows)}:")
-    writer.line(depth + 1, f"told = scale * m{i}")
-    writer.line(depth + 1, f"value = told * {pulls}[k]")
-    writer.line(depth + 1, f"if value < {lows}[k]: value = min({lows}[k], told)")
-    writer.line(depth + 1, f"if tensor is None: {_put(writer, lane.key, 'value')}")
-    writer.line(depth + 1, "else: tensor.fill_(value)")
+def _write_pulled(writer: Writer, i: int, key: str, pulled: Pulled, depth: int) -> None:
+    """Write a key that controllers reach; its rows are renewed in place when a factor changes."""
+    names, value = "scale", f"scale * m{i}"
+    if pulled.floored:  # a floor never lifts a value above what the schedule says
+        names, value = "scale, low, told", f"max(scale * m{i}, min(low, told * m{i}))"
+    writer.line(depth, f"for tensor, {names} in {writer.bound(pulled.tensors)}:")
+    writer.line(depth + 1, f"tensor.fill_({value})")
+    writer.line(depth, f"for group, {names} in {writer.bound(pulled.groups)}:")
+    writer.line(depth + 1, _put(writer, key, value))
