@@ -461,27 +461,6 @@ def test_copies_and_pickles_are_built_anew():
     assert scheduler.last_epoch == 7
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["float", "tensor"])
-def test_a_compiled_step_stays_one_graph(kind):
-    """Measured rule: no recompile for a tensor rate, at most two more graphs for a float."""
-    torch.compiler.reset()
-    optimizer = sgd(torch.tensor(0.1) if kind == "tensor" else 0.1, momentum=0.0)
-    scheduler = Scheduler(optimizer, lr=Linear(100))
-    from torch._dynamo.testing import CompileCounter
-
-    counter = CompileCounter()
-    step = torch.compile(optimizer.step, backend=counter)
-    for _ in range(30):
-        p = optimizer.param_groups[0]["params"][0]
-        p.grad = torch.ones_like(p)
-        step()
-        scheduler.step()
-    assert scheduler.last_epoch == 30
-    assert counter.frame_count <= (1 if kind == "tensor" else 3)
-    assert rates(optimizer) == [pytest.approx(0.1 * 0.7)]
-
-
 # Errors at binding ------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -30,9 +30,12 @@ from stepsize.torch.claims import claim, release, rivals
 from stepsize.torch.clock import Clock
 from stepsize.torch.controlled import Controlled, Reaction, controllers_of
 from stepsize.torch.groups import Group, check_group_names
-from stepsize.torch.hot import Calls, advancer
+from stepsize.torch.hot import Calls, hot_path
 from stepsize.torch.real import Reality, needs_care
 from stepsize.torch.told import Special, Told
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 Feedback = Controller | Iterable[Controller]
 
@@ -73,7 +76,7 @@ class Core:
         self._cell = new_cell()
         self._reality = Reality(self._cell, _weakly(self, "_count_calls"))
         self._removers: list[Callable[[], None]] = []
-        self._counting: list[Callable[[], None]] = []
+        self._counting: list[RemovableHandle] = []
         self._first: list[Callable[[], None]] = []
         self._alarms = guards.Alarms(self, self._cell)
         self._journal: list[dict[str, Any]] = []
@@ -140,19 +143,18 @@ class Core:
     def _attach(self) -> None:
         """Count the driver's steps; say so where it cannot be done."""
         if self._counts == "calls":
-            self._removers += hooks.attach(self.optimizer, hooks.watching_hook(self._cell))
+            watching = hooks.attach(self.optimizer, hooks.watching_hook(self._cell))
+            self._removers += [handle.remove for handle in watching]
             return
-        self._counting = hooks.attach(
-            self.optimizer,
-            hooks.counting_hook(
-                self._cell,
-                self._reality.unreal,
-                hooks.calling(self, "_late"),
-                follows=self._follows,
-                careful=needs_care(self.optimizer),
-            ),
-        )
-        self._removers += self._counting
+        if self._follows:
+            hook = hooks.forwarding_hook(self._cell)
+        else:
+            late, careful = hooks.calling(self, "_late"), needs_care(self.optimizer)
+            hook = hooks.counting_hook(self._cell, self._reality.unreal, late, careful=careful)
+        self._counting = hooks.attach(self.optimizer, hook)
+        if self._follows and self._bound is not None:
+            hooks.put_in_place(self._counting, self._cell[WRITE])
+        self._removers += [handle.remove for handle in self._counting]
         if not self._counting:
             self._counts = "calls"
             warnings.warn(
@@ -186,7 +188,7 @@ class Core:
             raise FieldError.of("follow()", "for a scheduler that counts steps", self._counts)
         if not self._follows:
             self._follows = True
-            self._no_longer(self._counting)
+            self._no_longer([handle.remove for handle in self._counting])
             self._attach()
 
     # Driving ------------------------------------------------------------------------------------
@@ -196,15 +198,19 @@ class Core:
         bound, cell = self._binding, self._cell
         others = [(o, o.param_groups, len(o.param_groups)) for o in self.optimizers[1:]]
         calls = Calls(
-            stale=hooks.calling(self, "rebind"),
-            look=_weakly(self, "_look", otherwise=True),
+            stale=hooks.untraced(hooks.calling(self, "rebind")),
+            look=hooks.untraced(_weakly(self, "_look", otherwise=True)),
             observe=_weakly(self, "_given_metric"),
             others=(lambda: _changed(others)) if others else None,
             tick=self._clock.tick if bound.told.timed else None,
+            unreal=self._reality.unreal,
+            late=hooks.untraced(hooks.calling(self, "_late")),
+            careful=needs_care(self.optimizer),
         )
-        advance, self._renew = advancer(bound.lanes(), cell, self.optimizer, calls)
-        counted = self.optimizer.param_groups if self._counts == "steps" else None
-        cell[KNOWN], cell[WRITE] = counted, hooks.unseen(advance)
+        advance, self._renew, cell[WRITE] = hot_path(bound.lanes(), cell, self.optimizer, calls)
+        cell[KNOWN] = self.optimizer.param_groups if self._counts == "steps" else None
+        if self._follows:
+            hooks.put_in_place(self._counting, cell[WRITE])
         self._reality.bound(self.optimizer.param_groups)
         if type(self).step is Core.step:  # and not a subclass's own
             self.__dict__["step"] = advance
@@ -314,7 +320,7 @@ class Core:
         given = {"loss": loss, "metric": metric, "grad_norm": grad_norm}
         seen = {name: _number(name, value) for name, value in given.items() if value is not None}
         if reduce:
-            seen = {name: ranks.mean(value) for name, value in seen.items()}
+            seen = ranks.means(seen, tuple(given))
         self._shown |= set(seen)
         t = self._cell[STEPS]
         if "metric" in seen and self._repeated(t, seen["metric"]):

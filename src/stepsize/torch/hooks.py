@@ -1,54 +1,61 @@
 """Counting the real steps of an optimizer by its own post-step hook."""
 
+import inspect
 import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from stepsize.torch.cell import OWN, Cell
+from stepsize.torch.cell import OWN, WRITE, Cell
 
 _OWN_AND_TORCHS = 2  # Optimizer itself defines step, and the class at hand
 Hook = Callable[[Any, Any, Any], None]
 
 
 def counting_hook(
-    cell: Cell,
-    unreal: Callable[[Any, Any], bool],
-    late: Callable[[], None],
-    *,
-    follows: bool,
-    careful: bool,
+    cell: Cell, unreal: Callable[[Any, Any], bool], late: Callable[[], None], *, careful: bool
 ) -> Hook:
-    """Give a hook that counts a step, and writes the new values where the scheduler follows.
+    """Give a hook that counts a step; `HotPath.followed` is the one that also writes.
 
     One flat closure: what it called would be compiled into the optimizer's graph by torch.compile.
     `unreal(optimizer, kwargs)` is asked only where a call may be no step: another list of groups,
     keyword arguments, or always if `careful`. `late()` is called from `cell[LIMIT]` on, and at the
-    first step. The numbers are STEPS, KNOWN, LIMIT and WRITE: names would cost 10 ns each.
+    first step. The numbers are STEPS, KNOWN and LIMIT: names would cost 10 ns each.
     """
 
     def counted(optimizer: Any, args: Any, kwargs: Any) -> None:
         del args
-        if (kwargs or optimizer.param_groups is not cell[3]) and unreal(optimizer, kwargs):
-            return
-        t = cell[0] = cell[0] + 1.0
-        if t >= cell[4]:
-            late()
-
-    def followed(optimizer: Any, args: Any, kwargs: Any) -> None:
-        del args
-        doubtful = kwargs or careful or optimizer.param_groups is not cell[3]
+        doubtful = careful or kwargs or optimizer.param_groups is not cell[3]
         if doubtful and unreal(optimizer, kwargs):
             return
         t = cell[0] = cell[0] + 1.0
         if t >= cell[4]:
             late()
-        if follows:
-            cell[7]()
 
-    return unseen(followed if follows or careful else counted)
+    return unseen(counted)
+
+
+def forwarding_hook(cell: Cell) -> Hook:
+    """Give a hook that calls what `cell[WRITE]` holds."""
+
+    def forwarded(optimizer: Any, args: Any, kwargs: Any) -> None:
+        cell[WRITE](optimizer, args, kwargs)
+
+    return unseen(forwarded)
+
+
+def put_in_place(handles: list[RemovableHandle], hook: Hook) -> None:
+    """Let another hook have the place of the one that a single handle stands for.
+
+    torch may be going through its hooks right now, so none is taken off or added.
+    """
+    held = handles[0].hooks_dict_ref() if len(handles) == 1 else None
+    if held is not None and handles[0].id in held:
+        held[handles[0].id] = unseen(hook)
 
 
 def watching_hook(cell: Cell) -> Hook:
@@ -93,23 +100,37 @@ def _stack_depth() -> int:
 
 
 def unseen(hook: Hook) -> Hook:
-    """Mark a hook for torch.compile as `torch.compiler.disable(recursive=False)` marks it.
+    """Let torch.compile neither follow a hook nor compile its frame.
 
-    That call itself would wrap it in another function, which triples its cost.
+    As `torch.compiler.disable(recursive=False)`, which would wrap it in another function and triple
+    its cost. torch has imported its compiler when it built the optimizer.
     """
-    hook.__dict__.update(_torchdynamo_disable=True, _torchdynamo_disable_recursive=False)
+    from torch._dynamo.decorators import skip  # noqa: PLC0415 (not at import)
+
+    skip(hook)
+    hook.__dict__.update(_torchdynamo_disable_recursive=False)
     return hook
 
 
-def attach(optimizer: Optimizer, hook: Hook) -> list[Callable[[], None]]:
-    """Call the hook at the optimizer's steps; give what stops it: nothing where it has no hooks."""
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep torch.compile from compiling what a hook calls now and then."""
+    made: Callable[..., Any] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return made
+
+
+def attach(optimizer: Optimizer, hook: Hook) -> list[RemovableHandle]:
+    """Call the hook at the optimizer's steps; give its handles: none where it has no hooks.
+
+    Two, where a class calls `super().step()`: see `outermost`.
+    """
+    steps = {inspect.unwrap(vars(c)["step"]) for c in type(optimizer).__mro__ if "step" in vars(c)}
     try:
-        if sum("step" in vars(cls) for cls in type(optimizer).__mro__) <= _OWN_AND_TORCHS:
-            return [optimizer.register_step_post_hook(hook).remove]
+        if len(steps) <= _OWN_AND_TORCHS:  # torch wraps the step of each class that it builds
+            return [optimizer.register_step_post_hook(hook)]
         before, after = outermost(hook)
         return [
-            optimizer.register_step_pre_hook(before).remove,
-            optimizer.register_step_post_hook(after).remove,
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
         ]
     except AttributeError:  # a wrapper that never ran Optimizer.__init__
         return []

@@ -5,16 +5,19 @@ nothing is written while a value stays the same. Refused alternative: a function
 function per key, which costs a quarter more at one group.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from stepsize.schedules.formula import Expr, Names, Recorder
 from stepsize.schedules.writer import Writer
-from stepsize.torch.cell import ALARM, FIRED, STEPS, Cell
+from stepsize.torch.cell import ALARM, FIRED, KNOWN, LIMIT, STEPS, Cell
 from stepsize.torch.groups import Group, Slot, is_beta, put
+
+Hook = Callable[[Any, Any, Any], None]
 
 
 class Pulled:
@@ -64,51 +67,64 @@ class Calls:
         stale: instead of writing, where the driver's list of groups was replaced or grew.
         look: `look(t)` when `cell[ALARM]` is reached; it says whether all is done already.
         observe: `observe(metrics, epoch)` where `step` is given any.
+        unreal: `unreal(optimizer, kwargs)` where a call of the optimizer's step may be none.
+        late: at the first step, and from `cell[LIMIT]` on.
         others: tells whether groups of other optimizers have changed.
         tick: `tick(t)` before every computation, for schedules over wall-clock time.
+        careful: ask `unreal` always.
     """
 
     stale: Callable[[], None]
     look: Callable[[float], bool]
     observe: Callable[[Any, Any], None]
+    unreal: Callable[[Any, Any], bool]
+    late: Callable[[], None]
     others: Callable[[], bool] | None = None
     tick: Callable[[float], None] | None = None
+    careful: bool = False
 
 
-Advance = Callable[..., None]
+class HotPath(NamedTuple):
+    """What is written out: the functions of a scheduler that cost something at every step.
 
-
-def advancer(
-    lanes: list[Lane], cell: Cell, driver: Any, calls: Calls
-) -> tuple[Advance, Callable[[], None]]:
-    """Give `advance()`, which goes where the cell is, and `renew()`, which writes everything there.
-
-    While the steps are not the optimizer's own, a call of `advance` counts one.
+    `advance()` goes where the cell is; while the steps are not the optimizer's own, a call counts
+    one. `renew()` writes everything there. `followed` is a post-step hook that counts and advances
+    in one frame: what it called would be compiled into the optimizer's graph by torch.compile.
     """
+
+    advance: Callable[..., None]
+    renew: Callable[[], None]
+    followed: Hook
+
+
+def hot_path(lanes: list[Lane], cell: Cell, driver: Any, calls: Calls) -> HotPath:
+    """Write out the hot path for lanes."""
     writer = Writer()
     kept = ["done", *(f"{name}{i}" for i in range(len(lanes)) for name in ("last", "stair"))]
-    writer.line(0, "def make(cell, driver, known, size, stale, look, observe, others, tick):")
+    bundles, held = _bundles(lanes), f"nonlocal {', '.join(kept)}"
+    names = [field.name for field in dataclasses.fields(Calls)]
+    writer.line(0, f"def make(cell, driver, known, size, {', '.join(names)}):")
     for name in kept:
         writer.line(1, f"{name} = None")
-    writer.line(1, "def advance(metrics=None, epoch=None):")
-    writer.line(2, f"nonlocal {', '.join(kept)}")
-    for text in _ADVANCE:
-        writer.line(2, text.format(others=" or others()" if calls.others else ""))
-    if calls.tick is not None:
-        writer.line(2, "tick(t)")
-    for bundle in _bundles(lanes):
-        _write_bundle(writer, bundle)
-    writer.line(1, "def renew():")
-    writer.line(2, f"nonlocal {', '.join(kept)}")
-    writer.line(2, f"{' = '.join(kept)} = None")
-    writer.line(2, "advance()")
-    writer.line(1, "return advance, renew")
+    heads = {
+        "advance(metrics=None, epoch=None)": _ADVANCE,
+        "followed(optimizer, args, kwargs)": _HOOK,
+    }
+    for head, before in heads.items():
+        writer.line(1, f"def {head}:")
+        others = " or others()" if calls.others else ""
+        tick = ("tick(t)",) if calls.tick is not None else ()
+        for text in (held, *before, *_MOVE, *tick):
+            writer.line(2, text.format(others=others))
+        for bundle in bundles:
+            _write_bundle(writer, bundle)
+    for text in ("def renew():", f"    {held}", f"    {' = '.join(kept)} = None", "    advance()"):
+        writer.line(1, text)
+    writer.line(1, "return advance, renew, followed")
     exec(compile("\n".join(writer.lines), "<scheduler>", "exec"), writer.names)  # noqa: S102 (our own text: operators, numbers and bound names)
     known = driver.param_groups
-    given = (calls.stale, calls.look, calls.observe, calls.others, calls.tick)
-    made: tuple[Advance, Callable[[], None]]
-    made = writer.names["make"](cell, driver, known, len(known), *given)
-    return made
+    given = [getattr(calls, name) for name in names]
+    return HotPath(*writer.names["make"](cell, driver, known, len(known), *given))
 
 
 _ADVANCE = (
@@ -118,6 +134,16 @@ _ADVANCE = (
     "if t == done:",
     f"    if cell[{FIRED}]: return",
     f"    t = cell[{STEPS}] = t + 1.0",
+)
+_HOOK = (
+    f"if kwargs or careful or optimizer.param_groups is not cell[{KNOWN}]:",
+    "    if unreal(optimizer, kwargs): return",
+    f"t = cell[{STEPS}] = cell[{STEPS}] + 1.0",
+    f"if t >= cell[{LIMIT}]:",
+    "    late()",
+    f"    t = cell[{STEPS}]",
+)
+_MOVE = (
     "if driver.param_groups is not known or len(known) != size{others}:",
     "    return stale()",
     "done = t",
