@@ -1,7 +1,6 @@
 """What is written where: the groups that schedules go to, their base values, and their values."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -49,6 +48,7 @@ class Binding:
         self.optimizers, self.told, self.controlled = optimizers, told, controlled
         self.floors, self.clock = floors, clock
         self.slots: list[Slot] = []
+        self.remarks: list[str] = []  # on base values, unless a state says what they are
         self.shift = 0.0  # steps by which the horizon's map is ahead, after a change of batch size
         self._seen: list[tuple[Place, Group]] = []  # groups at the last look
         self._compiled: dict[Schedule, Callable[[float], float]] = {}
@@ -141,7 +141,7 @@ class Binding:
         present = held(group, place[2])
         base, remark = base_of(group, place[2], explicit, where)
         if remark and not schedule.is_absolute:
-            warnings.warn(remark, stacklevel=5)
+            self.remarks.append(remark)
         tensor = present if isinstance(present, Tensor) else None
         return Slot(*place, schedule, base, tensor)
 

@@ -234,6 +234,7 @@ class Core:
         if self._cell[FIRED]:
             self._no_longer(self._first)
         self._reality.check(self.optimizer.param_groups)
+        guards.remark(self)
         self._alarms.ring(t)
         return self._armed != armed or self._cell[STEPS] != t
 

@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stepsize.time import driving_unit
 from stepsize.torch.cell import ALARM, FIRED, LIMIT, OWN, START, STEPS, Cell
@@ -39,6 +39,18 @@ def warn(text: str) -> None:
 Call = Callable[[Any, float], float | None]
 
 
+class Standing(Protocol):
+    """What looks again and again, at steps that are the same on every rank."""
+
+    due: float
+
+    def aim(self, now: float) -> None:
+        """Choose the next step again, where plans or the position have changed."""
+
+    def look(self, core: Any, t: float) -> None:
+        """Look, and choose the next step."""
+
+
 class Alarms:
     """What is due at a step, and the next step at which something is."""
 
@@ -46,16 +58,24 @@ class Alarms:
         self._core, self._cell = weakref.ref(core), cell
         self._due: list[tuple[float, Call]] = []
         self._looks = 0
+        self.standing: Standing | None = None
 
     def at(self, step: float, call: Call) -> None:
         """Call at a step; it gives the next step at which it is to be called, or None."""
         self._due.append((step, call))
         self._set()
 
+    def stand(self, standing: Standing | None) -> None:
+        """Let something look again and again, whatever is cleared; None: nothing any more."""
+        self.standing = standing
+        self._set()
+
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything but what stands."""
         self._due.clear()
         self._looks = 0
+        if self.standing is not None:
+            self.standing.aim(self._cell[STEPS])
         self._set()
 
     def ring(self, t: float) -> None:
@@ -68,11 +88,14 @@ class Alarms:
             then = call(core, t)
             if then is not None:
                 self._due.append((then, call))
+        if core is not None and self.standing is not None and t >= self.standing.due:
+            self.standing.look(core, t)
         self._set()
 
     def _set(self) -> None:
         first = 0.0 if self._looks < _FIRST else math.inf
-        self._cell[ALARM] = min([first, *(step for step, _ in self._due)])
+        stands = math.inf if self.standing is None else self.standing.due
+        self._cell[ALARM] = min([first, stands, *(step for step, _ in self._due)])
 
 
 def set_up(core: "Core") -> None:
@@ -111,6 +134,15 @@ def length(core: "Core") -> float | None:
         known = unit != "st" and horizon is not None and end < math.inf
         ends.append(horizon.step_at(end, unit) - bound.shift if known and horizon else end)
     return max(ends) if 0.0 < max(ends) < math.inf else None
+
+
+def remark(core: "Core") -> None:
+    """Say which base values were taken, once training has begun and no state was loaded."""
+    remarks = core._binding.remarks
+    if remarks and core._cell[STEPS] > core._cell[START]:
+        for each in remarks:
+            warn(each.removeprefix("Scheduler, "))
+        remarks.clear()
 
 
 def _past(core: "Core", t: float, end: float) -> None:

@@ -142,6 +142,7 @@ class Savable(Edited):
             self.rebind()
             raise
         self._began, self._origin = course.first, course.origin
+        bound.remarks.clear()
         self._journal = [dict(record) for record in course.journal]
         self._clock.go_to(saved.seconds, saved.step)
         self._last_metric = None
