@@ -14,13 +14,14 @@ from timing import Loop, calling, compare_built, stepping
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from stepsize import Step, one_cycle
+from stepsize.feedback import Plateau, SpikeGuard, UpDown
 from stepsize.torch import Scheduler
-from stepsize.torch.hooks import counting_hook
 
 WARMUP, TOTAL = 1000, 10_000_000
 FLOOR, TWIN = "floor: handwritten closure", "floor again (its twin)"
 CALLS, BOUND = 'stepsize, `counts="calls"`', "the same, `step` looked up once"
 FOLLOWS, BUMP = "stepsize, following the optimizer", "(the bump subtracted from it)"
+CONTROLLED = "the same, with three controllers that see nothing now"
 HOOK = "(its hook on `optimizer.step()`)"
 EMPTY = "(an empty call)"
 
@@ -58,50 +59,54 @@ def _ours(groups: int, **made: Any) -> Scheduler:
     return Scheduler(optimizer(groups, tensor=made.pop("tensor", False)), counts="calls", **made)
 
 
-def _following(groups: int) -> dict[str, Loop]:
+def _following(groups: int, name: str = FOLLOWS, **more: Any) -> dict[str, Loop]:
     """Count by a bump of the list that the hook counts in, so that no optimizer has to run."""
-    scheduler = Scheduler(optimizer(groups), lr=warmup_cosine(WARMUP, TOTAL))
-    count = scheduler._count  # noqa: SLF001 (where the hook counts)
-    count[1] = 1.0  # a hook has fired
-    hook, counted = counting_hook([0.0, 1.0, 0.0]), [0.0]
+    driven = optimizer(groups)
+    scheduler = Scheduler(driven, lr=warmup_cosine(WARMUP, TOTAL), follow=False, **more)
+    hook = next(iter(driven._optimizer_step_post_hooks.values()))  # noqa: SLF001 (torch's own dict)
+    hook(driven, (), {})  # from now on steps are counted
+    cell, bumped = scheduler._cell, [0.0]  # noqa: SLF001 (where the hook counts)
 
     def follow(n: int) -> None:
         for _ in repeat(None, n):
-            count[0] += 1.0
+            cell[0] += 1.0
             scheduler.step()
 
     def bump(n: int) -> None:
         for _ in repeat(None, n):
-            counted[0] += 1.0
+            bumped[0] += 1.0
 
     def hooked(n: int) -> None:
         for _ in repeat(None, n):
-            hook(None, None, None)
+            hook(driven, (), {})
 
-    return {FOLLOWS: follow, BUMP: bump, HOOK: hooked}
+    return {name: follow} if more else {name: follow, BUMP: bump, HOOK: hooked}
 
 
 def _warmup_cosine(quick: bool) -> Table:
     sizes, missing = (1, 10, 100, 1000), [n for n, m in PEERS.items() if not _has(m)]
 
     def make(groups: int) -> dict[str, Loop]:
+        kept = _ours(groups, lr=warmup_cosine(WARMUP, TOTAL))
         loops = {
             FLOOR: calling(write_rate(optimizer(groups), WARMUP, TOTAL)),
             TWIN: calling(write_rate(optimizer(groups), WARMUP, TOTAL)),
             CALLS: stepping(_ours(groups, lr=warmup_cosine(WARMUP, TOTAL))),
-            BOUND: calling(_ours(groups, lr=warmup_cosine(WARMUP, TOTAL)).step),
+            BOUND: calling(kept.step),
             **_following(groups),
+            **_following(groups, CONTROLLED, feedback=[Plateau(), SpikeGuard(), UpDown()]),
         }
         present = {n: m for n, m in PEERS.items() if n not in missing}
         loops |= {n: _loop(m(optimizer(groups), WARMUP, TOTAL)) for n, m in present.items()}
         for name in loops:
             if name not in (BUMP, HOOK):
                 loops[name](WARMUP + 10)  # past the warmup
-        return loops | {EMPTY: calling(lambda: None)}
+        return loops | {EMPTY: calling(lambda: kept)}  # which keeps the scheduler alive
 
     found = _by_groups(sizes, quick, make)
     for each in found:
-        each[FOLLOWS] -= each[BUMP]
+        for name in (FOLLOWS, CONTROLLED):
+            each[name] -= each[BUMP]
     rows = _rows(found)
     off = _largest_differences([n for n in PEERS if n not in missing])
     rows = [[*row, off.get(row[0], "")] for row in rows]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from torch import Tensor
 from torch.optim import Optimizer
 
-from stepsize.errors import FieldError
+from stepsize.errors import FieldError, StepsizeError
 from stepsize.feedback import Controller, Seen
 from stepsize.horizon import Horizon
 from stepsize.schedules.plan import Plan
@@ -199,8 +199,8 @@ class Core:
         others = [(o, o.param_groups, len(o.param_groups)) for o in self.optimizers[1:]]
         calls = Calls(
             stale=hooks.untraced(hooks.calling(self, "rebind")),
-            look=hooks.untraced(_weakly(self, "_look", otherwise=True)),
-            observe=_weakly(self, "_given_metric"),
+            look=hooks.untraced(_weakly(self, "_look", gone=_GONE)),
+            observe=_weakly(self, "_given_metric", gone=_GONE),
             others=(lambda: _changed(others)) if others else None,
             tick=self._clock.tick if bound.told.timed else None,
             unreal=self._reality.unreal,
@@ -358,6 +358,10 @@ class Core:
         self.observe(metric=metrics)
 
 
+_GONE = (
+    "the Scheduler whose step() this is does not exist any more: keep the object itself "
+    "(scheduler = Scheduler(...)), not only its step"
+)
 _COUNTS, _REACHES = ("steps", "calls"), ("end", "last")
 
 
@@ -369,13 +373,15 @@ def _number(name: str, value: Any) -> float:
         raise FieldError.of(f"observe: {name}", f"a number ({error})", value, cure) from None
 
 
-def _weakly(owner: Any, method: str, otherwise: Any = None) -> Callable[..., Any]:
-    """Give a method as a function that does not keep its owner alive."""
+def _weakly(owner: Any, method: str, gone: str = "") -> Callable[..., Any]:
+    """Give a method as a function that does not keep its owner alive; `gone`: what to say then."""
     alive = weakref.ref(owner)
 
     def call(*given: Any) -> Any:
         found = alive()
-        return otherwise if found is None else getattr(found, method)(*given)
+        if found is None and gone:
+            raise StepsizeError(gone)
+        return None if found is None else getattr(found, method)(*given)
 
     return call
 
