@@ -84,11 +84,16 @@ def _numbers(field: str, value: Any) -> float | list[float | None]:
     return float(Bounds(ge=0).admit(field, value))
 
 
-def base_for(bases: KnownBases, key: str, index: int, what: str = "base") -> float | None:
-    """Give the explicit base value (or floor) of one group's key, if there is one."""
+def base_for(
+    bases: KnownBases, key: str, index: int, what: str = "base", *, later: bool = False
+) -> float | None:
+    """Give the explicit base value (or floor) of one group's key, if there is one.
+
+    A list speaks of the groups there are at first; one that comes `later` has none of its own.
+    """
     given = bases.get(key)
-    if not isinstance(given, list):
-        return given
+    if not isinstance(given, list) or later:
+        return None if isinstance(given, list) else given
     if index >= len(given):
         raise FieldError.of(f"Scheduler.{what}[{key!r}]", "a value for every group", given)
     return given[index]

@@ -91,16 +91,16 @@ class Binding:
         told, kept = self._moved()
         known = {(s.optimizer, s.group, s.key): s for s in kept}
         slots = []
-        for index, (o, g, group) in enumerate(self.groups()):
+        for place, (o, g, group) in enumerate(self.groups()):
+            index = next((s.index for s in kept if (s.optimizer, s.group) == (o, g)), place)
             for key, schedule in wanted_for(group, (o, g), told.common, told.special).items():
-                where = f"Scheduler, group {group.get('name', index)!r}, {key}"
+                where = f"Scheduler, group {group.get('name', place)!r}, {key}"
                 check_key(group, key, where)
                 old = known.get((o, g, key))
                 if old is None:
-                    explicit = base_for(bases, key, index)
-                    old = self._first(group, (o, g, key), schedule, explicit, where)
-                floor = base_for(self.floors, key, index, "floor")
-                slots.append(replace(old, schedule=_floored(schedule, old.base, floor)))
+                    blank = Slot(o, g, key, schedule, 0.0, None, index)
+                    old = self._new(group, blank, bases, where)
+                slots.append(replace(old, schedule=_floored(schedule, old.base, old.floor)))
                 self._check(slots[-1], where)
         _check_shared(slots)
         check_bases(slots)
@@ -130,20 +130,17 @@ class Binding:
         slots = [replace(s, optimizer=at[0], group=at[1]) for s, at in kept if at is not None]
         return self.told.moved(places), slots
 
-    def _first(
-        self,
-        group: Group,
-        place: tuple[int, int, str],
-        schedule: Schedule,
-        explicit: float | None,
-        where: str,
-    ) -> Slot:
-        present = held(group, place[2])
-        base, remark = base_of(group, place[2], explicit, where)
-        if remark and not schedule.is_absolute:
+    def _new(self, group: Group, slot: Slot, bases: KnownBases, where: str) -> Slot:
+        """Give a slot its base value, its tensor and its floor."""
+        key, later = slot.key, bool(self._seen)
+        explicit = base_for(bases, key, slot.index, later=later)
+        floor = base_for(self.floors, key, slot.index, "floor", later=later)
+        present = held(group, key)
+        base, remark = base_of(group, key, explicit, where)
+        if remark and not slot.schedule.is_absolute:
             self.remarks.append(remark)
         tensor = present if isinstance(present, Tensor) else None
-        return Slot(*place, schedule, base, tensor)
+        return replace(slot, base=base, tensor=tensor, floor=floor)
 
     def _check(self, slot: Slot, where: str) -> None:
         peak = self._peak(slot.schedule)
@@ -217,10 +214,9 @@ class Binding:
             pulled.set([self._pull_of(slot) for slot in slots])
 
     def _pull_of(self, slot: Slot) -> tuple[float, float]:
-        group = self.group_of(slot)
-        index = [(o, g) for o, g, _ in self.groups()].index((slot.optimizer, slot.group))
-        controlled = self.controlled
-        return controlled.pull(slot.key, group, index), controlled.low(slot.key, group, index)
+        group, controlled = self.group_of(slot), self.controlled
+        pull = controlled.pull(slot.key, group, slot.index)
+        return pull, controlled.low(slot.key, group, slot.index)
 
     def group_of(self, slot: Slot) -> Group:
         """Give the param group of a slot."""

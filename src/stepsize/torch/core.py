@@ -92,9 +92,7 @@ class Core:
         else:
             self._removers += hooks.before_steps(self.optimizer, hooks.calling(self, "_ready"))
         self._attach()
-        if self._counts == "steps":
-            self._first = hooks.before_steps(self.optimizer, _weakly(self, "_before_first"))
-            self._removers += self._first
+        self._watch_first()
         for each in self.optimizers:
             self._removers += hooks.after_loading(each, hooks.calling(self, "_loaded"))
         weakref.finalize(self, _end, self._removers, self._cell).atexit = False
@@ -164,18 +162,15 @@ class Core:
                 stacklevel=4,
             )
 
-    def _count_calls(self, why: str, *, in_step: bool = False) -> None:
-        """Count calls from now on, where steps cannot be counted.
+    def _count_calls(self, why: str, steps: float) -> None:
+        """Count calls from now on, where steps cannot be counted; `steps` are done by now.
 
         The hook stays, because torch may be going through its hooks right now; it asks `Reality`.
         """
         if self._counts == "calls":
             return
         self._counts, self._follows = "calls", False
-        if self._cell[FIRED]:  # by parts of the first step: the call that looks is the first
-            self._cell[STEPS] = self._cell[START] + float(not in_step)
-        self._cell[FIRED], self._cell[KNOWN] = 0.0, None
-        self._renew()
+        self._cell[STEPS], self._cell[FIRED], self._cell[KNOWN] = steps, 0.0, None
         warnings.warn(
             f"Scheduler: steps of {type(self.optimizer).__name__} cannot be counted by its hook: "
             f"{why}; calls of step() are counted from now on, one per optimizer step",
@@ -231,21 +226,34 @@ class Core:
         if self._detached:
             return True
         armed = self._armed
-        if self._cell[FIRED]:
+        if self._cell[FIRED] and t > self._cell[START]:
             self._no_longer(self._first)
-        self._reality.check(self.optimizer.param_groups)
+        done = self._cell[START] + 1.0 if self._cell[FIRED] else t
+        self._reality.check(self.optimizer.param_groups, done)
         guards.remark(self)
         self._alarms.ring(t)
-        return self._armed != armed or self._cell[STEPS] != t
+        if self._armed == armed and self._cell[STEPS] == t:
+            return False
+        self._renew()
+        return True
+
+    def _watch_first(self) -> None:
+        """Look before the next step, once; the hook is taken off when that has been made."""
+        if self._counts == "steps" and not self._first:
+            self._first = hooks.before_steps(self.optimizer, _weakly(self, "_before_first"))
+            self._removers += self._first
 
     def _before_first(self, optimizer: Any, *_: Any) -> None:
         """Let the first step have the first value, however often `step()` was called before it."""
         cell = self._cell
-        if cell[FIRED] or optimizer.param_groups is not cell[KNOWN]:
+        if optimizer.param_groups is not cell[KNOWN]:
             return
-        if not all(group["params"] for group in optimizer.param_groups):
-            self._count_calls("its groups are empty, as DeepSpeed ZeRO 3 leaves them", in_step=True)
-        elif cell[STEPS] != cell[START]:
+        done = cell[STEPS] if cell[FIRED] else cell[START]
+        if self._reality.emptied(optimizer.param_groups):
+            why = "its groups are empty before a step, as DeepSpeed ZeRO 3 leaves them"
+            self._count_calls(why, done)
+            self._renew()
+        elif cell[STEPS] != done:
             cell[STEPS] = cell[START]
             self._renew()
 
@@ -273,16 +281,14 @@ class Core:
         """
         if self._detached or self._bound is None:
             return
-        bound, partial = self._bound, self._reality.partial
+        bound = self._bound
+        self._reality.taken_up()
         moves = bound.moves()
         rivals(self, bound.places(), take_over=False)
         bound.bind(self._bases)
         if moves is not None:
             self._began = self._began.moved(moves)
         claim(self, bound.places())
-        if partial:  # the list was replaced for good: those were steps
-            self._cell[STEPS] += partial
-            self._cell[FIRED], self._cell[LIMIT] = 1.0, guards.limit(self)
         self._arm()
 
     def _loaded(self) -> None:

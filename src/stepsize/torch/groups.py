@@ -23,6 +23,8 @@ class Slot:
     schedule: Schedule
     base: float
     tensor: Tensor | None
+    index: int = 0  # its group's number among those there were when it was bound
+    floor: float | None = None
 
     @property
     def scale(self) -> float:

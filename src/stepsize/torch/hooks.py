@@ -4,6 +4,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -71,17 +72,17 @@ def watching_hook(cell: Cell) -> Hook:
 def outermost(hook: Hook) -> tuple[Hook, Hook]:
     """Give a pre- and a post-hook that call `hook` once where a `step` calls `super().step()`.
 
-    torch fires the hooks of both. Open calls are told apart by how deep they stand in the stack, so
-    that one an exception has left open is forgotten at the next call from outside.
+    torch fires the hooks of both. An open call is known by its frame: one that an exception has
+    left open does not stand in the stack any more when the next call comes.
     """
-    open_calls: list[int] = []
+    open_calls: list[FrameType] = []
 
     def opened(optimizer: Any, args: Any, kwargs: Any) -> None:
         del optimizer, args, kwargs
-        depth = _stack_depth()
-        while open_calls and open_calls[-1] >= depth:
-            open_calls.pop()
-        open_calls.append(depth)
+        caller = sys._getframe(1)  # noqa: SLF001 (what inspect uses, without its cost)
+        if open_calls:
+            open_calls[:] = [call for call in open_calls if _stands_under(call, caller)]
+        open_calls.append(caller)
 
     def closed(optimizer: Any, args: Any, kwargs: Any) -> None:
         if open_calls:  # none, where the hooks were put on in the middle of a step
@@ -92,11 +93,10 @@ def outermost(hook: Hook) -> tuple[Hook, Hook]:
     return unseen(opened), unseen(closed)
 
 
-def _stack_depth() -> int:
-    frame, depth = sys._getframe(1), 0  # noqa: SLF001 (what inspect uses, without its cost)
-    while frame.f_back is not None:
-        frame, depth = frame.f_back, depth + 1
-    return depth
+def _stands_under(call: FrameType, frame: FrameType | None) -> bool:
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is not None
 
 
 def unseen(hook: Hook) -> Hook:

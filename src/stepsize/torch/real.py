@@ -10,38 +10,62 @@
 In the last two, steps cannot be counted here: calls of `step()` are.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepsize.torch.cell import KNOWN, STEPS, Cell
+from stepsize.torch.cell import ALARM, FIRED, KNOWN, STEPS, Cell
 
 
 class Reality:
     """Decides whether a call was a step; asked by the hook where that is in doubt."""
 
-    def __init__(self, cell: Cell, gives_up: Callable[[str], None]) -> None:
+    def __init__(self, cell: Cell, gives_up: Callable[[str, float], None]) -> None:
         self._cell, self._gives_up = cell, gives_up
         self._pending: Tensor | None = None
-        self.partial = 0  # calls with another list of groups, until it is known what they were
+        self._groups: list[int] = []
         self._params: list[int] = []
+        self._lent: Any = None  # the list of some of the groups that was last seen in a step
+        self._done = 0.0  # steps before the first of the calls in doubt
+        self._partial = 0.0  # calls with such a list, until it is known what they were
 
     def unreal(self, optimizer: Any, kwargs: Any) -> bool:
         """Tell whether a call of the optimizer's `step` was none."""
         if self._cell[KNOWN] is None:  # calls are counted
             return True
-        if optimizer.param_groups is not self._cell[KNOWN]:
-            self.partial += 1
+        if optimizer.param_groups is not self._cell[KNOWN] and self._is_part(optimizer):
             return True
         if _capturing():
-            self._gives_up("its step is captured in a CUDA graph, whose replays run no Python")
+            why = "its step is captured in a CUDA graph, whose replays run no Python"
+            self._gives_up(why, self._cell[STEPS])
             return True
         if kwargs.get("closure", kwargs) is None and _makes_state(optimizer):
             return True
         found = getattr(optimizer, "found_inf", None)
         return isinstance(found, Tensor) and self._skipped(found)
+
+    def _is_part(self, optimizer: Any) -> bool:
+        """Tell whether some of the groups alone were stepped, or cannot be told from that yet."""
+        now = [id(group) for group in optimizer.param_groups]
+        if len(now) >= len(self._groups) or not set(now) <= set(self._groups):
+            return False
+        if optimizer.param_groups is self._lent:  # twice the same list: it is there for good
+            self.taken_up()
+            return False
+        if not self._partial:
+            self._done = self._cell[STEPS]
+        self._lent, self._partial = optimizer.param_groups, self._partial + 1.0
+        self._cell[FIRED], self._cell[ALARM] = 0.0, -math.inf  # the next `step()` looks
+        return True
+
+    def taken_up(self) -> None:
+        """Count as steps what was in doubt: the groups were replaced for good."""
+        if self._partial:
+            self._cell[STEPS], self._cell[FIRED] = self._done + self._partial, 1.0
+        self._partial, self._lent = 0.0, None
 
     def _skipped(self, found_inf: Tensor) -> bool:
         if found_inf.device.type == "cpu":
@@ -59,18 +83,26 @@ class Reality:
 
     def bound(self, groups: list[dict[str, Any]]) -> None:
         """Note the groups as they are bound."""
-        self.partial = 0
+        self._groups = [id(group) for group in groups]
         self._params = [id(group["params"]) for group in groups]
 
-    def check(self, groups: list[dict[str, Any]]) -> None:
-        """Give up counting where groups have been lent out during a step, or their parameters."""
+    def check(self, groups: list[dict[str, Any]], steps: float) -> None:
+        """Give up counting where groups have been lent out during a step, or their parameters.
+
+        `steps` is how many were done if the call that looks is one.
+        """
         if self._cell[KNOWN] is None:
             return
-        if self.partial and groups is self._cell[KNOWN]:
-            self._gives_up("it is stepped one param group at a time, as DeepSpeed ZeRO 1 and 2 do")
-        lent = [id(group["params"]) for group in groups] != self._params
-        if lent and not all(group["params"] for group in groups):
-            self._gives_up("its groups are emptied between steps, as DeepSpeed ZeRO 3 does")
+        if self._partial and groups is self._cell[KNOWN]:
+            why = "it is stepped one param group at a time, as DeepSpeed ZeRO 1 and 2 do"
+            self._gives_up(why, steps)
+        elif [id(group["params"]) for group in groups] != self._params and self.emptied(groups):
+            self._gives_up("its groups are emptied between steps, as DeepSpeed ZeRO 3 does", steps)
+
+    @staticmethod
+    def emptied(groups: list[dict[str, Any]]) -> bool:
+        """Tell whether a group has no parameters, as those that are lent out."""
+        return not all(group["params"] for group in groups)
 
 
 def needs_care(optimizer: Any) -> bool:

@@ -80,6 +80,8 @@ class Savable(Edited):
             rule = ", ".join(map(repr, _WAYS[:-1])) + f" or {_WAYS[-1]!r}"
             raise FieldError.of("on_mismatch", rule, on_mismatch)
         saved = unpack(state_dict)
+        if self._binding.outdated():  # a group was added before loading
+            self.rebind()
         found = differences(saved, self._as_saved())
         if found and on_mismatch == "error":
             raise MismatchError(
@@ -152,6 +154,7 @@ class Savable(Edited):
         cell = self._cell
         cell[STEPS], cell[FIRED], cell[START] = float(step), float(counted), float(step)
         guards.set_up(self)
+        self._watch_first()
         self._renew()
 
     def __getstate__(self) -> dict[str, Any]:
