@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from stepsize.cli import show
+from stepsize.cli.edit import edit
 from stepsize.cli.options import JSON, SOURCE, SOURCES, TRUST, UNIT, Over, over_a_run, pictured
 from stepsize.cli.sources import length, named_source, needs_options, read, read_all
 from stepsize.errors import SpecError, StepsizeError, UnitError
@@ -198,6 +199,9 @@ def completion(*, shell: str) -> None:
     made = get_completion_class(shell)
     if made is not None:
         click.echo(made(app, {}, "stepsize", "_STEPSIZE_COMPLETE").source())
+
+
+app.add_command(edit)
 
 
 def main() -> None:

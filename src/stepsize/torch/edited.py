@@ -1,8 +1,8 @@
 """Changes of plan while training goes on: made on all ranks, kept in the journal, replayed."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from stepsize.edits.carry import Moment
 from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan, edit_data, edit_from
@@ -16,8 +16,13 @@ from stepsize.torch import guards, ranks
 from stepsize.torch.cell import STEPS
 from stepsize.torch.core import Core
 from stepsize.torch.groups import Group
+from stepsize.torch.shorten import Ending
 from stepsize.torch.told import Place, Told
+from stepsize.torch.watch import watch
 from stepsize.units import Time
+
+if TYPE_CHECKING:
+    import os
 
 Record = dict[str, Any]
 GROUP, KEPT = "group", "kept"
@@ -101,6 +106,46 @@ class Edited(Core):
         one is absolute and the other a factor.
         """
         self._edit(lambda: Replan(_plan(plan, schedules), over, since, why))
+
+    def watch(
+        self,
+        run: "str | os.PathLike[str] | None" = None,
+        *,
+        signals: Mapping[int, Any] | None = None,
+        deadline: Any = None,
+        over: float | str | Time | None = None,
+        to: float = 0.0,
+        along: type[Ramp] | str = "linear",
+        keys: tuple[str, ...] = ("lr",),
+        margin: float | str | None = None,
+        every: int = 10,
+    ) -> None:
+        """Cool down in time when the job is about to end, and do what is asked from outside.
+
+        A plan that ends in time is left alone; afterwards `finished` says that training can stop.
+        Whatever it does is in the journal. A second call replaces the first, and one without
+        arguments ends it. It is not a part of the state: call it in every job.
+
+        Args:
+            run: a folder: `stepsize edit RUN ...` asks there, `status.json` says where training is;
+                resumed in the same folder, a run makes again what its checkpoint has not got.
+            signals: how long the job lives after a signal: `{signal.SIGUSR1: "10min"}`.
+            deadline: when the job ends: seconds since the epoch, as a number or as the text that
+                Slurm has in SLURM_JOB_END_TIME; a datetime; or a text from now ("11h50min").
+            over: the wanted length of that cooldown, shortened where not all of it fits; default:
+                all that fits after a signal, a fifth of the whole before a deadline.
+            to: the last value, as a share of the present one.
+            along: the ramp that gives the shape, a class or its name.
+            keys: the hyper-parameters that cool down.
+            margin: wall-clock time to be left at the end; default: a tenth of what is left.
+            every: look every so many steps; sooner where that would be more than some seconds.
+
+        Under torch.distributed every rank must call it, and calls `step()` at the same steps; what
+        counts is rank 0's time and folder, and a signal on any. Raises `FieldError` for a deadline
+        that is over, or signals outside the main thread.
+        """
+        ending = Ending.of(over, margin, to=to, along=along, keys=keys)
+        watch(self, ending, every, run=run, signals=signals, deadline=deadline)
 
     def _total_of(self, given: float | str | Time | Horizon) -> float | str | Time:
         if not isinstance(given, Horizon):

@@ -1,0 +1,1 @@
+"""Telling a running job to change its plan, through files in its folder."""
