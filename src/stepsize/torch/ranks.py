@@ -4,11 +4,14 @@ Every function here is a collective call under torch.distributed: every rank mak
 process group's timeout ends them all.
 """
 
+import io
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from stepsize.errors import FieldError, SpecError
 
 T = TypeVar("T")
 
@@ -35,25 +38,34 @@ def scalar(value: Any) -> float:
     return float(value)
 
 
-def mean(value: float) -> float:
-    """Give the mean over all ranks, the same on every one of them; NaN if it is NaN on one."""
+def means(seen: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    """Give the means over all ranks, the same on every one of them; NaN if it is NaN on one.
+
+    One collective, whatever of `names` was seen, so that ranks which show different things are told
+    so (`FieldError`) instead of one's loss being averaged with another's norm.
+    """
     if ranks() == 1:
-        return value
-    shared = torch.tensor([value], dtype=torch.float64, device=_device())
+        return seen
+    told = [seen.get(name, 0.0) for name in names] + [float(name in seen) for name in names]
+    shared = torch.tensor(told, dtype=torch.float64, device=_device())
     distributed.all_reduce(shared)
-    return float(shared.item()) / ranks()
+    sums = shared.tolist()
+    given = dict(zip(names, sums[len(names) :], strict=True))
+    for name, number in given.items():
+        if number not in (0.0, ranks()):
+            rule = f"given on every rank or on none, was given on {number:g} of {ranks()} ranks"
+            raise FieldError(f"observe: {name} must be {rule}")
+    return {name: total / ranks() for name, total in zip(names, sums, strict=False) if given[name]}
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """Give what `make()` gives on rank 0, on every rank; only there it is called."""
+    """Give what `make()` gives on rank 0, on every rank; only there it is called.
+
+    What it raises is raised on every rank.
+    """
     if ranks() == 1:
         return make()
-    held: list[Any] = [None]
-    if rank() == 0:
-        try:
-            held = [(True, make())]
-        except Exception as error:  # noqa: BLE001 (raised on every rank, below)
-            held = [(False, error)]
+    held: list[Any] = [_answer(make) if rank() == 0 else None]
     distributed.broadcast_object_list(held, src=0, device=_device())
     good, made = held[0]
     if not good:
@@ -61,10 +73,37 @@ def from_first(make: Callable[[], T]) -> T:
     return made  # type: ignore[no-any-return]  # what make gave, sent
 
 
+def _answer(make: Callable[[], T]) -> tuple[bool, Any]:
+    """Give an answer that can be sent: the other ranks wait for one, whatever happens here."""
+    try:
+        made = make()
+    except Exception as error:  # noqa: BLE001 (raised on every rank)
+        return _sendable(False, error)
+    return _sendable(True, made)
+
+
+def _sendable(good: bool, made: Any) -> tuple[bool, Any]:
+    try:
+        torch.save(made, io.BytesIO())
+    except Exception as error:  # noqa: BLE001 (whatever a class does when it is pickled)
+        told = f"what rank 0 gave cannot be sent to the other ranks ({error}): {made!r}"
+        return False, SpecError(told)
+    return good, made
+
+
+def numbers_from_first(make: Callable[[], tuple[float, ...]], size: int) -> tuple[float, ...]:
+    """Give so many numbers that `make()` gives on rank 0, on every rank; one small collective."""
+    told = make() if rank() == 0 else (0.0,) * size
+    if ranks() == 1:
+        return told
+    shared = torch.tensor(told, dtype=torch.float64, device=_device())
+    distributed.broadcast(shared, src=0)
+    return tuple(shared.tolist())
+
+
 def _device() -> torch.device:
+    """Give where numbers are shared: where they are, unless the backend takes a GPU's alone."""
     backend = str(distributed.get_backend())
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if "nccl" in backend
-        else torch.device("cpu")
-    )
+    if "nccl" in backend and "gloo" not in backend:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
