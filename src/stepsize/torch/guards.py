@@ -6,11 +6,15 @@ seldom: the hot path compares one number (`cell[ALARM]`, `cell[LIMIT]`).
 """
 
 import math
+import sys
 import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
 
 from stepsize.time import driving_unit
 from stepsize.torch.cell import ALARM, FIRED, LIMIT, OWN, START, STEPS, Cell
@@ -19,8 +23,10 @@ from stepsize.torch.groups import held, number
 if TYPE_CHECKING:
     from stepsize.torch.core import Core
 
+_OURS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), "<scheduler>")
 _FIRST = 3  # steps at which it is looked whether groups were lent out
 _CALLS = 20.0  # calls after which they are compared with the optimizer's steps
+_EARLY = 2.0  # and already after so few, where the steps are very many more
 _EPOCHS = 1000.0  # more epochs than this nobody means
 _ENDLESS = 100_000.0  # steps without a call or a metric, where nothing has an end
 _FEW = 20.0  # steps that a dry run or a profile may make
@@ -33,7 +39,22 @@ class StepsizeWarning(UserWarning):
 
 def warn(text: str) -> None:
     """Say it."""
-    warnings.warn(f"Scheduler: {text}", StepsizeWarning, stacklevel=4)
+    warnings.warn(f"Scheduler: {text}", StepsizeWarning, stacklevel=_users_level())
+
+
+def _users_level() -> int:
+    """Give the stack level of the line that is neither ours nor torch's: the user's own."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def once(core: "Core", what: str, text: str) -> None:
+    """Say it, unless it was said before: a change of plan sets the guards up anew."""
+    if what not in core._said:
+        core._said.add(what)
+        warn(text)
 
 
 Call = Callable[[Any, float], float | None]
@@ -104,12 +125,16 @@ def set_up(core: "Core") -> None:
     now, end = core._cell[STEPS], length(core)
     some = _ENDLESS if end is None else max(end / 2.0, 2.0)
     if core._counts == "calls":
-        core._alarms.at(now + _CALLS, lambda core, t: _compare(core, t, end))
+        for calls in (_EARLY, _CALLS):
+            core._alarms.at(now + calls, lambda core, t: _compare(core, t, end))
     if end is not None and end > now:
         core._alarms.at(end * _SLACK + 5.0, lambda core, t: _past(core, t, end))
+    controllers = core._binding.controlled.controllers
     for what in ("metric", "loss"):
-        if core._binding.controlled.sees(what):
-            core._alarms.at(now + max(some, _FEW), partial(_unseen, what=what))
+        begins = [each._moment("after") for each in controllers if each.sees == what]
+        if begins:
+            looks = max(now, min(begins)) + max(some, _FEW)
+            core._alarms.at(looks, partial(_unseen, what=what))
     core._cell[LIMIT] = limit(core) if core._cell[FIRED] else -math.inf
 
 
@@ -147,41 +172,50 @@ def remark(core: "Core") -> None:
 
 def _past(core: "Core", t: float, end: float) -> None:
     horizon = core._binding.told.horizon
-    if any(record["kind"] == "cool_down" for record in core._journal):
-        cause = "it has cooled down, so training can stop (scheduler.finished says so)"
-    elif horizon is None:
-        cause = (
-            f"if its {end:g} were meant as epochs, write '{end:g}ep' and give the horizon; "
-            if end <= _EPOCHS
-            else ""
-        )
-        cause += "if training goes on on purpose, write `>> Constant(value=...)` behind it"
-    else:
-        cause = (
-            "the horizon is shorter than the run (are batches, epochs, accumulate= and replicas= "
-            "right?): extend(total) makes it longer"
-        )
     rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(core._binding.at(t)["lr"]))
-    warn(
-        f"the schedule was over at step {end:g}, and training is at step {t:g}: the rate stays at "
-        f"{rates}; {cause}"
-    )
+    if any(record["kind"] == "cool_down" for record in core._journal):
+        text = (
+            f"the cooldown was over at step {end:g} and training is at step {t:g}, with the rate "
+            f"staying at {rates}: training can stop here (scheduler.finished says so)"
+        )
+    elif horizon is None or horizon.total is None:
+        epochs = "if its lengths were meant as epochs, write Cosine('90ep') and give horizon=; "
+        text = (
+            f"the schedule was over at step {end:g} and training is at step {t:g}, with the rate "
+            f"staying at {rates}; {epochs if end <= _EPOCHS else ''}if the run is longer than "
+            "planned, make the schedule longer; if the constant rate is meant, append "
+            ">> Constant(value=...)"
+        )
+    else:
+        text = (
+            f"the schedule was over at step {end:g} and training is at step {t:g}, with the rate "
+            f"staying at {rates}: the run was planned for {horizon!r}; are batches, epochs, "
+            "accumulate= and replicas= right? scheduler.extend(total) makes it longer"
+        )
+    once(core, f"over at {end:g}", text)
 
 
 def _compare(core: "Core", t: float, end: float | None) -> None:
     calls, steps = t - core._cell[START], core._cell[OWN]
-    if steps and calls >= 2 * steps:
-        warn(
+    if steps and calls >= max(2 * steps, _CALLS):
+        once(
+            core,
+            "ahead",
             f'step() was called {calls:g} times for {steps:g} optimizer steps, and counts="calls" '
             "was asked for, so the schedule runs ahead (accumulated batches, or a framework that "
-            'calls once per process?); leave counts="calls" out: steps are counted then'
+            'calls once per process?); remove counts="calls": optimizer steps are then counted, '
+            "however often step() is called",
         )
-    horizon = core._binding.told.horizon
-    if horizon is not None and horizon.total is not None and end and steps >= 2 * calls:
-        warn(
+    horizon, many = core._binding.told.horizon, 2.0 if calls >= _CALLS else _CALLS
+    known = horizon is not None and horizon.total is not None
+    if known and end and many * calls <= steps < end:  # more steps than that: it counts epochs
+        once(
+            core,
+            "behind",
             f'step() was called {calls:g} times for {steps:g} optimizer steps, and counts="calls" '
             f"was asked for, so the schedule of {end:g} steps will not come to its end (called "
-            'once per epoch?); leave counts="calls" out: steps are counted then'
+            'once per epoch?); remove counts="calls": optimizer steps are then counted, however '
+            "often step() is called",
         )
 
 
@@ -195,7 +229,11 @@ def _unseen(core: "Core", t: float, what: str) -> None:
         "(Lightning: monitor=; transformers: eval_strategy= and metric_for_best_model=)",
         "loss": "call scheduler.observe(loss) after every step",
     }[what]
-    warn(f"{', '.join(names)} has seen no {what} in {t:g} steps, so it does nothing: {cure}")
+    have, do = ("have", "they do") if len(names) > 1 else ("has", "it does")
+    text = (
+        f"{' and '.join(names)} {have} seen no {what} in {t:g} steps, so {do} nothing yet: {cure}"
+    )
+    once(core, what, text)
 
 
 def undriven(core: "Core") -> None:
