@@ -15,6 +15,7 @@ from tools import gallery
 from tools.docstrings import fenced, source_of, without_source
 
 import stepsize
+import stepsize.feedback
 import stepsize.torch
 from stepsize import REGISTRY, Cosine, MultiStep, Schedule, Step, Warmup, schedule
 from stepsize.cli import app
@@ -104,6 +105,7 @@ def documented():
 def test_the_reference_has_every_public_name_once_and_nothing_else():
     public = {f"stepsize.{name}" for name in stepsize.__all__}
     public |= {f"stepsize.torch.{name}" for name in stepsize.torch.__all__}
+    public |= {f"stepsize.feedback.{name}" for name in stepsize.feedback.__all__}
     found = documented()
     assert public - set(found) == set()
     assert set(found) - public == set()

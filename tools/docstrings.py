@@ -48,7 +48,8 @@ class Shown(griffe.Extension):
 
         What it overrides is described once, at `Schedule`.
         """
-        if not any(str(each.value) == "schedule" for each in cls.decorators):
+        made = {str(each.value) for each in cls.decorators}
+        if not made & {"schedule", "controller"}:
             return
         for name in ("duration", "range", "is_absolute"):
             cls.members.pop(name, None)

@@ -1,6 +1,10 @@
 """Draws the pictures of the README with the library's own sketches: `make pictures`."""
 
+import random
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from stepsize import (
     REGISTRY,
@@ -9,6 +13,7 @@ from stepsize import (
     Horizon,
     Linear,
     OneMinusSqrt,
+    Preview,
     Ramp,
     Schedule,
     Step,
@@ -22,8 +27,13 @@ from stepsize import (
     sgdr,
     wsd,
 )
+from stepsize.feedback import Plateau, SpikeGuard
 from stepsize.plot import save
 from stepsize.sketch import samples, svg
+from stepsize.torch import Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 RUN = Horizon("90ep", batches_per_epoch=10)
@@ -95,6 +105,60 @@ def gallery() -> str:
     )
 
 
+def bound(run: Horizon, groups: int = 1, **settings: Any) -> Scheduler:
+    """A scheduler of some groups with a rate of 1, named as layers are."""
+    weights = [torch.zeros(1, requires_grad=True) for _ in range(groups)]
+    named = [{"params": [weight], "name": f"layer {i}"} for i, weight in enumerate(weights)]
+    return Scheduler(torch.optim.SGD(named, lr=1.0), horizon=run, **settings)
+
+
+def futures() -> Preview:
+    """One run and what the live edits at step 500 make of it."""
+    edits: dict[str, Callable[[Scheduler], None]] = {
+        "as planned": lambda _: None,
+        'cool_down("20%")': lambda scheduler: scheduler.cool_down("20%"),
+        "extend(1500)": lambda scheduler: scheduler.extend(1500),
+        "replan(lr=Constant(value=0.6))": lambda scheduler: scheduler.replan(
+            lr=Constant(value=0.6)
+        ),
+    }
+    curves = {}
+    for name, edit in edits.items():
+        scheduler = bound(Horizon(1000), lr=Warmup("5%") >> Cosine())
+        scheduler.last_epoch = 500
+        edit(scheduler)
+        (track,) = scheduler.tracks()
+        curves[name] = resolve(track.schedule, scheduler.horizon)
+    return preview(curves, Horizon(1500))
+
+
+def reactions() -> Preview:
+    """A cosine, a guard that sees a spike, and a rule that sees a metric stand still."""
+    noise, guard = random.Random(0), SpikeGuard(recover=60)  # noqa: S311 (noise, no secret)
+    rule = Plateau(patience=2, factor=0.5, until="75%")
+    scheduler = bound(Horizon(1000), lr=Warmup("5%") >> Cosine(), feedback=[guard, rule])
+    optimizer = scheduler.optimizer
+    for t in range(1000):
+        loss = 2.0 + 0.1 * noise.random() + (5.0 if t in range(250, 254) else 0.0)
+        scheduler.observe(loss)
+        optimizer.step()
+        scheduler.step()
+        if t % 50 == 0:
+            scheduler.step(max(2.0 - t / 400, 0.9))
+    return preview(scheduler)
+
+
+def unfreezing() -> Preview:
+    """Layers that join the training one after the other, each with a warmup of its own."""
+    scheduler = bound(Horizon(1000), lr=Warmup(100) >> Cosine())
+    for i in (1, 2):
+        scheduler.last_epoch = 250 * i
+        layer = {"params": [torch.zeros(1, requires_grad=True)], "name": f"layer {i}"}
+        layer["lr"] = 0.5**i
+        scheduler.add_param_group(layer, clock="own")
+    return preview(scheduler)
+
+
 def with_matplotlib() -> None:
     """The pictures of the tools, light and dark."""
     imagenet = Horizon("90ep", batches_per_epoch=391)
@@ -103,6 +167,9 @@ def with_matplotlib() -> None:
     pictures = {
         "one_cycle": preview(one_cycle(), imagenet, unit="epochs", base=0.4),
         "difference": gap,
+        "futures": futures(),
+        "reactions": reactions(),
+        "unfreezing": unfreezing(),
     }
     for name, found in pictures.items():
         for ending, dark in (("", False), ("_dark", True)):
