@@ -18,7 +18,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own room and from rooms above it in this list.
 ROOMS = [
     "errors", "units", "schedules", "drawing", "sketch", "batch_ramp", "horizon", "time",
-    "frameworks", "files", "edits", "feedback", "look", "lint", "torch", "plot", "cli", "__main__",
+    "frameworks", "files", "edits", "control", "feedback", "look", "lint", "torch", "plot", "cli",
+    "__main__",
 ]  # fmt: skip
 # A method that only forwards, imported when it is called: a schedule draws itself, a horizon
 # with a batch-size ramp tabulates it, and a plan names its type.
@@ -32,7 +33,7 @@ FRAMEWORKS = {
     "torch": {p.relative_to(SOURCE).as_posix() for p in (SOURCE / "torch").glob("*.py")},
     "annotated_types": {"schedules/fields.py"},
     "matplotlib": {"plot.py"},
-    "click": {"cli/app.py", "cli/options.py", "cli/show.py"},
+    "click": {"cli/app.py", "cli/edit.py", "cli/options.py", "cli/show.py"},
     "yaml": {"files/yaml_core.py"},
     "tomli_w": {"files/forms.py"},
 }
@@ -43,6 +44,7 @@ STANDARD = {
     "keyword", "math", "numbers",
     "os", "pathlib", "re", "shutil", "string", "sys", "textwrap", "tomllib", "types", "typing",
     "time", "warnings", "weakref",
+    "contextlib", "datetime", "platform", "signal", "stat", "threading",
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepsize.errors import FieldError, UnitError
@@ -21,7 +21,7 @@ _NEEDED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Horizon:
     """How long training is, with the rates between units.
 
@@ -89,6 +89,14 @@ class Horizon:
             size = whole.admit("Horizon.batch_size", self.batch_size)
             object.__setattr__(self, "batch_size", size)
             object.__setattr__(self, "_runs", ((0, 0, int(size) * self.per_step),))
+
+    def __repr__(self) -> str:
+        shown = [] if self.total is None else [repr(_written(self.total))]
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.init and each.name != "total" and value != each.default:
+                shown.append(f"{each.name}={value!r}")
+        return f"Horizon({', '.join(shown)})"
 
     @classmethod
     def from_loader(  # noqa: D417 (the other arguments are the fields)
@@ -217,6 +225,12 @@ class Horizon:
                 "give Horizon(samples_per_epoch=...)"
             )
         return self.samples_per_epoch
+
+
+def _written(total: float | str | Time) -> float | int | str:
+    if isinstance(total, Time):
+        return str(total)
+    return int(total) if isinstance(total, float) and total == int(total) else total
 
 
 def _times(amount: float, rate: "Fraction") -> float:

@@ -133,7 +133,8 @@ def resolve(
             "schedule", "a schedule (a Plan resolves itself: plan.resolved(horizon))", schedule
         )
     clock = HorizonClock(horizon, driving_unit(schedule, horizon))
-    room = clock.total("rest") if horizon.total is not None else None
+    shared = horizon.total is not None and units_of(schedule)  # plain numbers need no total
+    room = clock.total("rest") if shared else None
     if room is None and leaves_rest(schedule):
         if not horizon.open_end:
             clock.total('a "rest"')

@@ -33,7 +33,7 @@ from stepsize import (
 from stepsize.torch import Scheduler
 
 # many of these runs go on behind their end
-pytestmark = pytest.mark.filterwarnings("ignore:.*the schedule was over at step")
+pytestmark = pytest.mark.filterwarnings("ignore:.*was over at step")
 
 TRAINED = Plan(lr=Warmup(5) >> Cosine(25), momentum=Linear(30, start=0.95, stop=0.85).absolute())
 

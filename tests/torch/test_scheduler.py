@@ -168,7 +168,7 @@ def test_a_closure_optimizer_counts_steps_not_evaluations():
     assert scheduler.last_epoch == 3
 
 
-@pytest.mark.filterwarnings("ignore:.*the schedule was over at step")
+@pytest.mark.filterwarnings("ignore:.*was over at step")
 def test_past_its_end_it_holds_the_last_value():
     """torch's cosine climbs back up, OneCycleLR jumps and then raises."""
     optimizer = sgd()
@@ -237,7 +237,7 @@ def test_any_hyper_parameter_of_any_group():
     assert rates(optimizer) == [1e-2 * 0.5, 1e-3 * 0.5]  # looking ahead writes nothing
 
 
-@pytest.mark.filterwarnings("ignore:.*the schedule was over at step")
+@pytest.mark.filterwarnings("ignore:.*was over at step")
 def test_a_factor_and_an_absolute_train_at_the_same_rates():
     """The same run from a factor on lr 3e-4 and from absolute(3e-4)."""
     by_factor, by_value = adamw(lr=3e-4), adamw(lr=123.0)

@@ -7,7 +7,7 @@ edited schedule is a schedule like any other: it is drawn, described, saved and 
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +102,17 @@ class Moment:
         return max(clock.rounded(at + asked) - at, clock.horizon.position(1, clock.unit))
 
 
-def carried(edit: Edit, told: Told, moment: Moment) -> tuple[dict[str, Schedule], Horizon | None]:
-    """Give the schedules by name after an edit, and the horizon."""
+def carried(
+    edit: Edit, told: Told, moment: Moment, others: Iterable[Schedule] = ()
+) -> tuple[dict[str, Schedule], Horizon | None]:
+    """Give the schedules by name after an edit, and the horizon.
+
+    Args:
+        edit: the change of plan.
+        told: schedules by name.
+        moment: where the run is.
+        others: what else the run follows, which may have something ahead where these have ended.
+    """
     if isinstance(edit, CoolDown):
         change: Callable[[Schedule], Schedule] = lambda each: cooled(each, edit, moment)  # noqa: E731
         return {k: change(s) if k in edit.keys else s for k, s in told.items()}, moment.horizon
@@ -112,7 +121,7 @@ def carried(edit: Edit, told: Told, moment: Moment) -> tuple[dict[str, Schedule]
         made = {k: replanned(s, plan[k], edit, moment) if k in plan else s for k, s in told.items()}
         return made, moment.horizon
     horizon = extended_horizon(edit, moment)
-    if told and all(moment.ended(schedule) for schedule in told.values()):
+    if told and all(map(moment.ended, (*told.values(), *others))):
         raise FieldError(
             "extend: nothing lies ahead that could be moved, the schedules have ended; "
             "give the run new ones: replan(lr=...)"
@@ -191,26 +200,45 @@ def replanned(schedule: Schedule, then: Schedule, edit: Replan, moment: Moment) 
         rule = "absolute, as the one it replaces" if schedule.is_absolute else "a factor, as before"
         cure = "write schedule.absolute(peak)" if schedule.is_absolute else "leave .absolute() out"
         raise FieldError.of("replan: the new schedule", rule, then, cure)
-    both = _joined((*past(schedule, moment), then))  # the unit that drives them together
+    before = past(schedule, moment)
+    both = _joined((*before, then))  # the unit that drives them together
     clock, at = moment.clock(both), moment.at(both)
     begin = at if edit.since == "now" else 0.0
     over = _join_length(edit, both, moment)
     shift = begin - (at + over)
     future = then.shifted(_in_unit(shift, clock.unit)) if shift else then
+    first = _first_value(before, future, moment, (clock, at, over))
+    if first is None:  # it is over already, and a sequence leaves out what has no length
+        tree = moment.tree(then)
+        first = float(tree(tree.duration))
+        future = _line(first, first, None, schedule.is_absolute)
     if not over:
-        return _joined((*past(schedule, moment), future))
-    ends = _value_in(future, clock, at + over)
-    join = _line(moment.value(schedule), ends, _in_unit(over, clock.unit), schedule.is_absolute)
-    return _joined((*past(schedule, moment), join, future))
+        return _joined((*before, future))
+    length = _in_unit(over, clock.unit)
+    join = _line(moment.value(schedule), first, length, schedule.is_absolute)
+    return _joined((*before, join, future))
 
 
-def _line(start: float, stop: float, over: float | Time, absolute: bool) -> Schedule:
-    if not absolute:
-        return Linear(over, start=start, stop=stop)
-    peak = max(start, stop)
-    if not peak:
-        return Constant(over, 0.0).absolute()
-    return Linear(over, start=start / peak, stop=stop / peak).absolute(peak)
+def _first_value(
+    before: tuple[Schedule, ...],
+    future: Schedule,
+    moment: Moment,
+    where: tuple[HorizonClock, float, float],
+) -> float | None:
+    """Give the value that a part begins with, some time from now; None if it has no length."""
+    clock, at, over = where
+    wait = (_line(1.0, 1.0, _in_unit(over, clock.unit), future.is_absolute),) if over else ()
+    tree, begins = moment.tree(_joined((*before, *wait, future))), clock.rounded(at + over)
+    return None if tree.duration <= begins else float(tree(begins))
+
+
+def _line(start: float, stop: float, over: Any, absolute: bool) -> Schedule:
+    """Give a straight line; a level one never ends without a length."""
+    peak = max(start, stop) if absolute else 1.0
+    first, last = (start / peak, stop / peak) if peak else (0.0, 0.0)
+    level = first == last
+    line: Schedule = Constant(over, first) if level else Linear(over, start=first, stop=last)
+    return line.absolute(peak or 1.0) if absolute else line
 
 
 def _join_length(edit: Replan, both: Schedule, moment: Moment) -> float:
@@ -220,15 +248,6 @@ def _join_length(edit: Replan, both: Schedule, moment: Moment) -> float:
         near = total is not None and total * 0.99 < moment.at(both)
         over = 100.0 if total is None else REST if near else Time(1.0, "%")
     return 0.0 if over == 0.0 else moment.length(over, both, "replan: over")
-
-
-def _value_in(future: Schedule, clock: HorizonClock, begin: float) -> float:
-    """Give the first value of a part that begins somewhere in the run."""
-    room = None if clock.horizon.total is None else clock.total("replan") - begin
-    if room is None and clock.horizon.open_end:
-        future = opened(future)
-    (part,) = settled_parts((future,), clock, room, begin)
-    return float(part(0.0))
 
 
 # Extend ----------------------------------------------------------------------------------------
@@ -245,6 +264,12 @@ def extended_horizon(edit: Extend, moment: Moment) -> Horizon:
         where = f"{moment.seconds:g} seconds" if timed else f"step {moment.step:g}"
         rule = f"beyond where the run is ({where})"
         raise FieldError.of("extend: the total", rule, str(edit.total), "to end now, stop training")
+    if isinstance(now.batch_size, Schedule):
+        was, would = (h.position(moment.step, "samples") for h in (now, made))
+        if not math.isclose(was, would):
+            rule = "one that has been the same until now over both totals"
+            cure = "write its moments in steps, samples or tokens, not in shares of the run"
+            raise FieldError.of("extend: the batch size", rule, now.batch_size, cure)
     return made
 
 
@@ -313,7 +338,8 @@ class _Extension:
         """Give the parts for the new horizon, the one that training is in with what is left."""
         unit = self.old.unit
         spans = self._spans(parts, self.old, self.room)
-        number = max(i for i, (start, _) in enumerate(spans) if start <= self.at)
+        # at a boundary it is the part before: a part that waits for its end may go on waiting
+        number = max((i for i, (start, _) in enumerate(spans) if start < self.at), default=0)
         start, current = spans[number]
         done = tuple(written(part, unit) for _, part in spans[:number] if part is not None)
         ahead, told, gone = parts[number + 1 :], parts[number], self.at - start
@@ -326,9 +352,15 @@ class _Extension:
             return (*done, told, *ahead)
         end = None if self.room is None else self.old.rounded(self.room)
         fills = number == len(parts) - 1 and end == start + current.duration
-        takes_rest = leaves_rest(told) or fills
-        left = math.inf if takes_rest else (0.0 if then is None else then.duration) - gone
-        return (*done, *_resumed(current, gone, left, unit), *ahead)
+        left = math.inf if fills else (0.0 if then is None else then.duration) - gone
+        rest = leaves_rest(told)
+        over = REST if fills or rest else _in_unit(left, unit)
+        if (left < 0 and rest) or (left <= 0 and gone < current.duration):
+            raise FieldError(
+                f"extend: over the new total {current!r} would have ended before now; "
+                "cool_down() ends a run sooner"
+            )
+        return (*done, *_resumed(current, gone, over, unit), *ahead)
 
     def _endless(self, told: Schedule, current: Schedule, start: float) -> Schedule:
         """Give a part that has waited for the end of the run, or will never end."""
@@ -394,20 +426,10 @@ def _same(one: Schedule, other: Schedule, until: float) -> bool:
     return all(math.isclose(one(t), other(t), rel_tol=1e-12) for t in moments)
 
 
-def _resumed(current: Schedule, gone: float, left: float, unit: str) -> tuple[Schedule, ...]:
+def _resumed(current: Schedule, gone: float, over: Any, unit: str) -> tuple[Schedule, ...]:
     """Give a part as far as it is gone, and what is left of it in a new length."""
-    if (
-        gone >= current.duration
-    ):  # a factor may be over, as a warmup is; see `carried` for the whole
-        return (written(current, unit),)
-    if left <= 0:
-        raise FieldError(
-            f"extend: over the new total {current!r} would have ended before now; "
-            "cool_down() ends a run sooner"
-        )
-    over = REST if left == math.inf else _in_unit(left, unit)
     whole = written(current, unit)
-    return (
-        written(current.cut(gone), unit),
-        Resumed(whole, after=_in_unit(gone, unit), over=over),
-    )
+    if gone >= current.duration:  # over, as a warmup is; see `carried` for a run that is
+        return (whole,)
+    after = _in_unit(gone, unit)
+    return (written(current.cut(gone), unit), Resumed(whole, after=after, over=over))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
-from stepsize.errors import FieldError, MismatchError
+from stepsize.errors import FieldError, MismatchError, SpecError
 from stepsize.files.description import from_dict, to_dict
 from stepsize.schedules.fields import Bounds, LengthRule
 from stepsize.schedules.plan import Plan
@@ -118,12 +118,22 @@ class Replan:
         if self.over is not None:
             over = LengthRule(zero=True).admit("replan: over", self.over)
             object.__setattr__(self, "over", over)
+        self._check_loads()
         if self.since not in ("now", "start"):
             raise FieldError.of("replan: since", "'now' or 'start'", self.since)
         _text("replan: why", self.why)
 
+    def _check_loads(self) -> None:
+        """Raise `FieldError` for a schedule that a resumed run could not read from the journal."""
+        try:
+            from_dict(to_dict(self.plan))
+        except SpecError as error:
+            cure = "the journal holds plain data: use families of this library"
+            rule = f"made of families that load by themselves ({error})"
+            raise FieldError.of("replan: the plan", rule, self.plan, cure) from None
+
     def data(self) -> Data:
-        """Give it as plain data; `SpecError` for a function that no file could hold."""
+        """Give it as plain data."""
         over = None if self.over is None else _plain(self.over)
         told = {**to_dict(self.plan), "over": over, "since": self.since, "why": self.why}
         del told["format"]
@@ -134,9 +144,9 @@ Edit = CoolDown | Extend | Replan
 KINDS: Final = {cls.kind: cls for cls in (CoolDown, Extend, Replan)}
 
 
-def edit_from(data: Mapping[str, Any]) -> Edit:
+def edit_from(data: Any) -> Edit:
     """Build the edit that plain data describe; `MismatchError` for data of no known edit."""
-    given = dict(data)
+    given = dict(data) if isinstance(data, Mapping) else {}
     kind = given.pop("kind", None)
     cls: Any = KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:

@@ -1,7 +1,7 @@
 """Controllers: what reacts to something seen, as pure functions of a state and what was seen."""
 
 from stepsize.feedback.adaptive import UpDown
-from stepsize.feedback.controller import (
+from stepsize.feedback.base import (
     CONTROLLERS,
     Controller,
     Seen,

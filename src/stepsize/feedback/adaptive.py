@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Annotated, ClassVar
 
-from stepsize.feedback.controller import State, Update, controller
+from stepsize.feedback.base import State, Update, controller
 from stepsize.feedback.rules import RatioFloor, Sees, Shrink, Whole
 from stepsize.feedback.watch import Watcher
 from stepsize.schedules.fields import Bounds, Count

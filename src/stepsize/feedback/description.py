@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepsize.errors import FieldError, SpecError
-from stepsize.feedback.controller import CONTROLLERS, Controller, changed_fields
+from stepsize.feedback.base import CONTROLLERS, Controller, changed_fields
 from stepsize.schedules.names import nearest, shown
 from stepsize.schedules.schedule import Schedule
 from stepsize.units import Time

@@ -4,7 +4,7 @@ import math
 from dataclasses import field
 from typing import Annotated, ClassVar, Final, Literal
 
-from stepsize.feedback.controller import Controller, State, Update, controller
+from stepsize.feedback.base import Controller, State, Update, controller
 from stepsize.feedback.rules import ChoiceRule, RatioFloor, Sees, Shrink, Whole
 from stepsize.schedules.fields import Count, Positive, Value
 

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from stepsize.feedback.controller import State, Update, controller
+from stepsize.feedback.base import State, Update, controller
 from stepsize.feedback.rules import Shrink, Whole
 from stepsize.feedback.watch import Watcher
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from stepsize.edits.kinds import CoolDown
 from stepsize.errors import FieldError
-from stepsize.feedback.controller import State, Update, controller
+from stepsize.feedback.base import State, Update, controller
 from stepsize.feedback.watch import Watcher
 from stepsize.schedules.fields import Length, Value
 from stepsize.schedules.ramps import Linear, Ramp

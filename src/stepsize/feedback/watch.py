@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from stepsize.errors import FieldError
-from stepsize.feedback.controller import Controller, State, fielded
+from stepsize.feedback.base import Controller, State, fielded
 from stepsize.feedback.rules import ChoiceRule, Shrink, Whole
 from stepsize.schedules.fields import Count, Value
 

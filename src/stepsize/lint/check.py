@@ -72,6 +72,8 @@ def check(
         seconds_per_step: the rate between steps and wall-clock time, where both occur.
         ignore: names of rules to leave out.
 
+    A scheduler that has been told to cool down has ended early on purpose.
+
     >>> from stepsize import Cosine, Horizon, Warmup, check
     >>> run = Horizon("90ep", batches_per_epoch=391)
     >>> for finding in check(Warmup(5) >> Cosine(85), run):
@@ -84,6 +86,8 @@ Warmup(5) >> Cosine()
     ignored = {ignore} if isinstance(ignore, str) else set(ignore)
     if unknown := sorted(ignored - RULES.keys()):
         raise FieldError.of("check: ignore", f"of {', '.join(RULES)}", unknown[0])
+    if any(record.get("kind") == "cool_down" for record in getattr(what, "journal", ())):
+        ignored.add("ends-early")
     given = given_horizon(what, horizon)
     short = tuple(_short_run(given)) if "epochs-as-steps" not in ignored else ()
     try:

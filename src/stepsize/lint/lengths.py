@@ -99,7 +99,10 @@ def with_unit(tree: Schedule, unit: str) -> Schedule:
             return tuple(with_unit(v, unit) if isinstance(v, Schedule) else v for v in value)
         return value
 
-    return rebuilt(_over_lengths(tree, lambda length: Time(length, unit)), child)
+    def change(length: Any) -> Any:
+        return Time(length, unit) if isinstance(length, float) else length
+
+    return rebuilt(_over_lengths(tree, change), child)
 
 
 def _in_epochs(tree: Schedule) -> str:

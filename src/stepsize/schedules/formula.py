@@ -243,6 +243,8 @@ class Recorder:
         return Expr("search", table, x, low=0.0, high=float(len(table)))
 
     def take(self, table: tuple[float, ...], index: Any) -> Any:
+        if not isinstance(index, Expr):
+            return table[int(index)]
         return Expr("take", table, index, low=min(table), high=max(table))
 
     def call(self, function: Callable[[Any], Any], x: Any) -> Any:

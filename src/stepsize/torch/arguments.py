@@ -1,6 +1,7 @@
 """What a user may give to `Scheduler`, checked and brought into one form."""
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from torch.optim import Optimizer
@@ -11,8 +12,9 @@ from stepsize.schedules.plan import Plan
 from stepsize.schedules.schedule import Schedule
 
 Schedules = Mapping[str, Schedule]
-Bases = float | Mapping[str, float | list[float]]
-KnownBases = dict[str, float | list[float | None]]
+Bases = float | Mapping[str, float | list[float] | Mapping[str | int, float]]
+ByGroup = float | list[float | None] | dict[str | int, float]
+KnownBases = dict[str, ByGroup]
 
 
 def optimizers_of(given: Any) -> list[Optimizer]:
@@ -30,6 +32,36 @@ def _bare(optimizer: Any) -> Any:
     inner = getattr(optimizer, "optimizer", None)
     hookless = not hasattr(optimizer, "_optimizer_step_post_hooks")
     return _bare(inner) if hookless and isinstance(inner, Optimizer) else optimizer
+
+
+_KNOWN = [
+    "groups",
+    "extra",
+    "horizon",
+    "base",
+    "floor",
+    "feedback",
+    "counts",
+    "follow",
+    "reach",
+    "take_over",
+    "clock",
+    "plan",
+]
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Raise `FieldError` for a keyword that is no schedule, and probably a mistyped argument."""
+    for name, value in given.items():
+        if isinstance(value, Schedule):
+            continue
+        if name == "last_epoch":
+            cure = "load_state_dict() resumes; or set scheduler.last_epoch afterwards"
+            raise FieldError.of("Scheduler: last_epoch", "left out", value, cure)
+        near = get_close_matches(name, _KNOWN, n=1)
+        if near:
+            cure = f"did you mean {near[0]}=?"
+            raise FieldError.of(f"Scheduler: {name}", "a known argument or a schedule", value, cure)
 
 
 def plan_of(field: str, given: Any) -> Plan:
@@ -64,6 +96,7 @@ def merged(plan: Any, schedules: Any, *others: Any) -> dict[str, Schedule]:
     both = set(plan or ()) & set(schedules)
     if both:
         raise FieldError.of("Scheduler.plan", "without keys that are given again", sorted(both))
+    check_arguments(schedules)
     if not (plan or schedules or any(others)):
         raise FieldError("Scheduler needs a schedule, such as lr=Cosine(1000)")
     merged = {**(plan or {}), **schedules}
@@ -78,20 +111,32 @@ def bases_of(given: Bases | None, what: str = "base") -> KnownBases:
     return {key: _numbers(f"Scheduler.{what}[{key!r}]", value) for key, value in by_key.items()}
 
 
-def _numbers(field: str, value: Any) -> float | list[float | None]:
+def _numbers(field: str, value: Any) -> ByGroup:
+    if isinstance(value, Mapping):
+        return {
+            name: float(Bounds(ge=0).admit(f"{field}[{name!r}]", x)) for name, x in value.items()
+        }
     if isinstance(value, list | tuple):
         return [None if x is None else float(Bounds(ge=0).admit(field, x)) for x in value]
     return float(Bounds(ge=0).admit(field, value))
 
 
 def base_for(
-    bases: KnownBases, key: str, index: int, what: str = "base", *, later: bool = False
+    bases: KnownBases,
+    key: str,
+    index: int,
+    what: str = "base",
+    *,
+    later: bool = False,
+    name: Any = None,
 ) -> float | None:
     """Give the explicit base value (or floor) of one group's key, if there is one.
 
     A list speaks of the groups there are at first; one that comes `later` has none of its own.
     """
     given = bases.get(key)
+    if isinstance(given, dict):
+        return given.get(name, None if later else given.get(index))
     if not isinstance(given, list) or later:
         return None if isinstance(given, list) else given
     if index >= len(given):

@@ -133,8 +133,8 @@ class Binding:
     def _new(self, group: Group, slot: Slot, bases: KnownBases, where: str) -> Slot:
         """Give a slot its base value, its tensor and its floor."""
         key, later = slot.key, bool(self._seen)
-        explicit = base_for(bases, key, slot.index, later=later)
-        floor = base_for(self.floors, key, slot.index, "floor", later=later)
+        explicit = base_for(bases, key, slot.index, later=later, name=group.get("name"))
+        floor = base_for(self.floors, key, slot.index, "floor", later=later, name=group.get("name"))
         present = held(group, key)
         base, remark = base_of(group, key, explicit, where)
         if remark and not slot.schedule.is_absolute:

@@ -13,7 +13,7 @@ from stepsize.torch.groups import Group
 from stepsize.units import Time
 
 if TYPE_CHECKING:
-    from stepsize.feedback.controller import State
+    from stepsize.feedback.base import State
 
 _LONGEST = 4096  # entries of a history: pictures need no more
 
@@ -95,6 +95,14 @@ class Controlled:
         """Tell whether a controller of a key has floors by value."""
         return any(each.floor_value != 0.0 for each, _ in self.reaching(key))
 
+    def check_keys(self, known: set[str]) -> None:
+        """Raise `FieldError` for a key that is not scheduled."""
+        for each in self.given:
+            for key in each.keys:
+                if key not in known:
+                    where, shown = f"{type(each).__name__}.keys: a key", ", ".join(sorted(known))
+                    raise FieldError.of(where, f"one that is scheduled ({shown})", key)
+
     def check_groups(self, names: set[str | int]) -> None:
         """Raise `FieldError` for a floor of a group that is not there."""
         for each in self.given:
@@ -119,7 +127,8 @@ class Controlled:
         """Take up what they remembered; `MismatchError` where that is of other controllers."""
         states, history = saved["states"], saved["history"]
         fresh = [each.init() for each in self.controllers]
-        if [sorted(s) for s in states] != [sorted(s) for s in fresh]:
+        known = [sorted(s) for s in states] == [sorted(s) for s in fresh]
+        if not known or not all(math.isfinite(s["factor"]) for s in states):
             raise MismatchError("the state is damaged: what its controllers remember is not theirs")
         self.states, self.history = states, [list(row) for row in history]
 

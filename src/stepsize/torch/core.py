@@ -1,7 +1,6 @@
 """What a scheduler is made of, and how it is driven."""
 
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -84,6 +83,7 @@ class Core:
         self._detached = False
         self._armed = 0
         self._last_metric: tuple[float, float] | None = None
+        self._said: set[str] = set()  # by the guards
         self._shown: set[str] = set()  # what kinds of things were observed
         sees_metrics = any(each.sees == "metric" for each in self._controllers)
         self._follows = sees_metrics if follow is None else bool(follow)
@@ -117,6 +117,7 @@ class Core:
         controlled = Controlled(self._controllers, horizon)
         names = {*range(len(groups)), *(g["name"] for _, _, g in groups if "name" in g)}
         controlled.check_groups(names)
+        controlled.check_keys({key for own in (common, *at.values(), extra) for key in own})
         bound = Binding(self.optimizers, told, controlled, self._floors, self._clock)
         places = bound.places()
         others = rivals(self, places, take_over=take_over)
@@ -155,11 +156,10 @@ class Core:
         self._removers += [handle.remove for handle in self._counting]
         if not self._counting:
             self._counts = "calls"
-            warnings.warn(
-                f"Scheduler: {type(self.optimizer).__name__} has no step hooks (it never ran "
+            guards.warn(
+                f"{type(self.optimizer).__name__} has no step hooks (it never ran "
                 "Optimizer.__init__), so calls of step() are counted: call it once per optimizer "
-                'step, or say so with counts="calls"',
-                stacklevel=4,
+                'step, or say so with counts="calls"'
             )
 
     def _count_calls(self, why: str, steps: float) -> None:
@@ -171,10 +171,9 @@ class Core:
             return
         self._counts, self._follows = "calls", False
         self._cell[STEPS], self._cell[FIRED], self._cell[KNOWN] = steps, 0.0, None
-        warnings.warn(
-            f"Scheduler: steps of {type(self.optimizer).__name__} cannot be counted by its hook: "
-            f"{why}; calls of step() are counted from now on, one per optimizer step",
-            stacklevel=2,
+        guards.warn(
+            f"steps of {type(self.optimizer).__name__} cannot be counted by its hook: "
+            f"{why}; calls of step() are counted from now on, one per optimizer step"
         )
 
     def follow(self) -> None:
@@ -214,9 +213,9 @@ class Core:
         self._renew()
 
     def step(self, metrics: Any = None, epoch: int | None = None) -> None:
-        """Bring every value up to the optimizer's position; show a metric to the controllers.
+        """Bring every value up to the optimizer's position; a metric is shown to the controllers.
 
-        A metric never moves time. The instance holds the closure that does it: see `_arm`.
+        A metric never moves time: see `observe`. `epoch` is there because torch's has it.
         """
         self._ready()
         self._advance(metrics, epoch)

@@ -3,10 +3,10 @@
 from typing import Any, Literal, NamedTuple
 
 from stepsize.edits.kinds import Edit, Extend, Replan, edit_data
-from stepsize.errors import FieldError, MismatchError
+from stepsize.errors import FieldError, MismatchError, StepsizeError
 from stepsize.schedules.plan import Plan
 from stepsize.torch import guards
-from stepsize.torch.cell import FIRED, START, STEPS
+from stepsize.torch.cell import FIRED, OWN, START, STEPS
 from stepsize.torch.edited import KEPT, Edited
 from stepsize.torch.state import Saved, differences, pack, unpack
 from stepsize.torch.told import Told
@@ -58,8 +58,18 @@ class Savable(Edited):
 
     def _described(self, told: Told) -> dict[str, Any]:
         feedback = self._binding.controlled.described()
-        floors = {"floor": self._floors} if self._floors else {}
+        floors = {"floor": self._by_group("floor")} if self._floors else {}
         return {**told.described(), **({"feedback": feedback} if feedback else {}), **floors}
+
+    def _by_group(self, what: str) -> dict[str, list[float | None]]:
+        """Give base values, or floors, by key as lists by the present groups."""
+        bound = self._binding
+        index = {place[:2]: i for i, place in enumerate(bound.groups())}
+        found: dict[str, list[float | None]] = {}
+        for slot in bound.slots:
+            row = found.setdefault(slot.key, [None] * len(index))
+            row[index[slot.optimizer, slot.group]] = getattr(slot, what)
+        return found
 
     def load_state_dict(
         self, state_dict: dict[str, Any], *, on_mismatch: OnMismatch = "error"
@@ -92,9 +102,11 @@ class Savable(Edited):
             )
         try:
             course = self._course(saved, on_mismatch if found else "error")
-        except (TypeError, KeyError, AttributeError) as error:
+            self._take(saved, course, rebase=not found or on_mismatch in ("adopt", "continue"))
+        except StepsizeError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise MismatchError(f"the state is damaged: {error!r}"[:300]) from None
-        self._take(saved, course, rebase=not found or on_mismatch in ("adopt", "continue"))
 
     def _course(self, saved: Saved, way: str) -> _Course:
         """Give what a state leads to, without changing anything."""
@@ -153,19 +165,16 @@ class Savable(Edited):
     def _go_to(self, step: float, *, counted: bool) -> None:
         cell = self._cell
         cell[STEPS], cell[FIRED], cell[START] = float(step), float(counted), float(step)
+        cell[OWN] = 0.0
         guards.set_up(self)
         self._watch_first()
         self._renew()
 
     def __getstate__(self) -> dict[str, Any]:
         common, special, extra, horizon, reach, _ = self._given
-        bound = self._binding
-        size, index = len(bound.groups()), {p[:2]: i for i, p in enumerate(bound.groups())}
-        bases: dict[str, list[float | None]] = {}
-        for o, g, key, base in bound.rows():
-            bases.setdefault(key, [None] * size)[index[o, g]] = base
-        given: dict[str, Any] = {"base": bases, "counts": self._counts, **common}
-        given |= {"groups": special, "extra": extra, "reach": reach, "floor": self._floors or None}
+        given: dict[str, Any] = {"base": self._by_group("base"), "counts": self._counts, **common}
+        given |= {"groups": special, "extra": extra, "reach": reach}
+        given["floor"] = self._by_group("floor") if self._floors else None
         given |= {"feedback": self._controllers, "follow": self._follows}
         given["horizon"] = self._began.horizon if callable(horizon) else horizon
         return {"optimizers": self.optimizers, "given": given, "state": self.state_dict()}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from stepsize.errors import FieldError
+from stepsize.errors import FieldError, UnitError
 from stepsize.horizon import Horizon
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.plan import Plan
@@ -47,11 +47,22 @@ class Scheduler(Savable, LRScheduler):  # type: ignore[misc]  # step() needs no 
             schedule is written as it is.
         groups: schedules of single groups, by name or index, in place of the common ones.
         extra: schedules of values that live elsewhere (EMA decay, loss weight): read `values()`.
-        horizon: how long training is; needed where a schedule is written in units.
-        base: base values, a number for lr or a mapping from key to a number or a list by group.
-            Default: `initial_<key>` in the group, else the group's present value.
+        horizon: how long training is; needed where a schedule is written in units. A function
+            without arguments is asked for it at the first step.
+        base: base values: a number for lr, or a mapping from key to a number, a list by group, or
+            a mapping by the groups' names. Default: `initial_<key>` in the group, else the group's
+            present value.
+        floor: values that no schedule takes a key below, given as `base` is. (A floor as a ratio is
+            part of a schedule: `Cosine(stop=0.1)`, `schedule.between(0.1)`.)
+        feedback: a controller or several, such as `Plateau(...)`, that react to what is seen.
         counts: "steps" of the optimizer, or "calls" of `step()`.
+        follow: write the values right after every optimizer step, so that nobody has to call
+            `step()`. Default: where a controller sees metrics, because frameworks then call
+            `step(metric)` alone.
+        reach: whether schedules reach their end at the horizon's "end", one step after the last, or
+            at the "last" step.
         take_over: detach a scheduler that writes the same keys instead of raising.
+        clock: what gives the seconds for schedules over wall-clock time.
 
     Raises `FieldError` for unknown keys and groups, a factor that is a rate in disguise (peak
     outside [0.01, 100]), or a key that another scheduler writes; `UnitError` where a horizon is
@@ -89,6 +100,9 @@ class Scheduler(Savable, LRScheduler):  # type: ignore[misc]  # step() needs no 
 
     @last_epoch.setter
     def last_epoch(self, steps: int) -> None:
+        if steps == -1:
+            cure = "a scheduler cannot be a part of torch's: compose schedules with >> and *"
+            raise FieldError.of("Scheduler.last_epoch", "a whole number >= 0", steps, cure)
         step = Bounds(ge=0, whole=True).admit("Scheduler.last_epoch", steps)
         self._ready()
         if self._was_read:  # by ignite, which has written the values itself
@@ -156,7 +170,14 @@ class Scheduler(Savable, LRScheduler):  # type: ignore[misc]  # step() needs no 
 
     def at(self, step: float) -> dict[str, Any]:
         """Give what every scheduled value is at an optimizer step, before paying for it."""
-        return self._binding.at(Bounds(ge=0).admit("Scheduler.at: the step", step))
+        given = Bounds(ge=0).admit("Scheduler.at: the step", step)
+        bound = self._binding
+        if bound.told.timed and given != self._cell[STEPS]:
+            raise UnitError(
+                "Scheduler.at: a schedule over wall-clock time has a value at the present step "
+                "only; preview(scheduler, seconds_per_step=...) draws it over time"
+            )
+        return bound.at(given)
 
     def tracks(self) -> "Iterator[Entry]":
         """Give every scheduled value: key, groups, schedule, scale.

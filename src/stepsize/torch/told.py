@@ -1,11 +1,12 @@
 """What a scheduler was told, as a value: schedules by key, by group, extras, and the horizon."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from stepsize.edits.carry import Moment, carried
+from stepsize.edits.carry import Moment, carried, written
 from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan
 from stepsize.errors import FieldError, UnitError
 from stepsize.files.description import from_dict, plain_data
@@ -72,12 +73,38 @@ class Told:
             self._check_keys(edit)
         elif self.reach == "last":
             raise FieldError.of("extend", "of a run planned with reach='end'", self.reach)
-        common, horizon = carried(edit, self.common, moment)
-        extra, _ = carried(edit, self.extra, moment) if self.extra else ({}, None)
+        if self.reach == "last":
+            return self._reached(moment).edited(edit, moment)
+        every = tuple(self.schedules())
+        common, horizon = carried(edit, self.common, moment, every)
+        extra, _ = carried(edit, self.extra, moment, every)
         special = self.special
         if isinstance(edit, CoolDown | Extend):
-            special = {name: carried(edit, own, moment)[0] for name, own in special.items()}
-        return Told(common, special, extra, horizon)
+            special = {name: carried(edit, own, moment, every)[0] for name, own in special.items()}
+        made = Told(common, special, extra, horizon)
+        if isinstance(edit, Extend) and horizon != self.horizon:
+            self._check_moved(made)
+        return made
+
+    def _check_moved(self, made: "Told") -> None:
+        """Raise `FieldError` where a longer run moves nothing, though something ends."""
+        both = zip(self.schedules(), made.schedules(), strict=True)
+        pairs = [(self.tree(old), made.tree(new)) for old, new in both]
+        ends = [new for _, new in pairs if new.duration < math.inf]
+        if ends and all(old == new for old, new in pairs):
+            raise FieldError(
+                f"extend: nothing would move: {ends[0]!r} has a length of its own, which does not "
+                'depend on the run\'s; write lengths as shares ("5%", "rest"), or replan(lr=...)'
+            )
+
+    def _reached(self, moment: Moment) -> "Told":
+        """Give the same values by schedules in plain lengths, for which `reach` is no question."""
+
+        def plain(told: Schedules) -> Schedules:
+            return {k: written(self.tree(s), moment.clock(s).unit) for k, s in told.items()}
+
+        special = {name: plain(own) for name, own in self.special.items()}
+        return Told(plain(self.common), special, plain(self.extra), self.horizon)
 
     def _check_keys(self, edit: CoolDown | Replan) -> None:
         own = set() if isinstance(edit, Replan) else {k for s in self.special.values() for k in s}
@@ -132,7 +159,10 @@ class Told:
 
 def _total(horizon: Horizon, unit: str) -> float | str:
     amount, written = amount_of(horizon.total)  # type: ignore[arg-type]  # there is one
-    return f"{amount!r} s" if written == "s" else horizon.position(horizon.steps, unit)
+    if unit == "st" or written == "s":
+        return f"{amount!r} s" if written == "s" else horizon.steps
+    # not up to whole steps, which are as long as the world is large
+    return round(horizon.position(horizon.step_at(amount, written), unit))
 
 
 def _name(group: Place | str) -> str:
