@@ -48,7 +48,7 @@ from stepsize import (
     wsd,
 )
 from stepsize.torch import Scheduler
-from stepsize.torch.state import _fingerprint
+from stepsize.torch.state import hashed
 
 FILES = Path(__file__).with_name("files")
 FORMS = ("json", "yaml", "toml")
@@ -504,7 +504,8 @@ def with_description(described):
     details = json.loads(state["details"])
     details["description"]["schedules"]["lr"] = described
     told = json.dumps(details["description"], sort_keys=True)
-    return {**state, "details": json.dumps(details), "fingerprint": _fingerprint(told)}
+    fits = {"fingerprint": hashed(told), "checksum": hashed(json.dumps(details))}
+    return {**state, "details": json.dumps(details), **fits}
 
 
 @pytest.mark.parametrize(

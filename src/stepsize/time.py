@@ -32,7 +32,7 @@ def driving_unit(schedule: "Schedule | Plan", horizon: "Horizon | None" = None) 
 
     It is the unit the schedule is written in: a cosine over tokens is another curve than one over
     steps as soon as the batch size changes. One that is written in shares of the horizon alone is
-    moved by wall-clock time where the horizon is so long.
+    moved by what the horizon's length is written in: tokens, samples, or wall-clock time.
 
     >>> from stepsize import Cosine, Horizon, Warmup
     >>> driving_unit(Warmup("5%") >> Cosine()), driving_unit(Warmup("1e6 tok") >> Cosine())
@@ -44,10 +44,13 @@ def driving_unit(schedule: "Schedule | Plan", horizon: "Horizon | None" = None) 
     for unit in ("tok", "samples"):
         if unit in units:
             return unit
-    total = None if horizon is None else horizon.total
-    timed = isinstance(total, Time) and total.unit in SECONDS
+    if units & SECONDS.keys():
+        return "s"
     shares = bool(units) and units <= {"%", "rest"}
-    return "s" if units & SECONDS.keys() or (timed and shares) else "st"
+    if not shares or horizon is None or horizon.total is None:
+        return "st"
+    unit = amount_of(horizon.total)[1]
+    return "st" if unit == "ep" else unit
 
 
 @dataclass(frozen=True, slots=True)

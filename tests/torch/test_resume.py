@@ -1,7 +1,6 @@
 """Saving and loading: any order, bit for bit, and a clear no to what does not belong."""
 
 import copy
-import hashlib
 import io
 import json
 import math
@@ -31,6 +30,7 @@ from stepsize import (
     sgdr,
 )
 from stepsize.torch import Scheduler
+from stepsize.torch.state import hashed
 
 # many of these runs go on behind their end
 pytestmark = pytest.mark.filterwarnings("ignore:.*was over at step")
@@ -262,10 +262,12 @@ def damaged_states():
     def with_details(**changes):
         details = {**json.loads(good["details"]), **changes}
         told = json.dumps(details["description"], sort_keys=True)
-        fits = hashlib.sha256(told.encode()).hexdigest()[:16]
-        return {**good, "details": json.dumps(details), "fingerprint": fits}
+        text = json.dumps(details)
+        return {**good, "details": text, "fingerprint": hashed(told), "checksum": hashed(text)}
 
-    yield "deep", {**good, "details": "[" * 100_000}
+    deep = "[" * 100_000
+    yield "deep", {**good, "details": deep, "checksum": hashed(deep)}
+    yield "another number", {**good, "details": good["details"].replace("0.1", "0.2")}
     yield "endless step", {**good, "step": math.inf}
     yield "huge step", {**good, "step": 10**400}
     yield "negative step", {**good, "step": -1}

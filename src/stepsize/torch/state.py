@@ -9,7 +9,7 @@ from stepsize.errors import MismatchError
 from stepsize.files.changes import changes
 
 FORMAT = 1
-_KEYS = {"format", "step", "counted", "position", "unit", "fingerprint", "details"}
+_KEYS = {"format", "step", "counted", "position", "unit", "fingerprint", "checksum", "details"}
 
 
 class Saved(NamedTuple):
@@ -43,18 +43,21 @@ def pack(saved: Saved, positions: dict[str, float]) -> dict[str, Any]:
         "seconds": saved.seconds,
         "positions": positions,
     }
+    text = json.dumps(details, sort_keys=True)
     return {
         "format": FORMAT,
         "step": saved.step,
         "counted": int(saved.counted),
         "position": saved.position,
         "unit": saved.unit,
-        "fingerprint": _fingerprint(told),
-        "details": json.dumps(details, sort_keys=True),
+        "fingerprint": hashed(told),
+        "checksum": hashed(text),
+        "details": text,
     }
 
 
-def _fingerprint(told: str) -> str:
+def hashed(told: str) -> str:
+    """Give a short hash of a text."""
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -73,12 +76,22 @@ def unpack(state: Any) -> Saved:
             "update stepsize"
         )
     try:
+        whole = hashed(state["details"]) == state["checksum"]
         saved = _read(state)
-    except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+        AttributeError,
+    ) as error:
         raise MismatchError(f"the state is damaged: {error!r}"[:300]) from None
     told = json.dumps(saved.description, sort_keys=True)
-    if _fingerprint(told) != state["fingerprint"] or saved.step < 0:
-        raise MismatchError("the state is damaged: its fingerprint or its step is not right")
+    if not whole or hashed(told) != state["fingerprint"] or saved.step < 0:
+        raise MismatchError(
+            "the state is damaged: its checksum, its fingerprint or its step is off"
+        )
     return saved
 
 

@@ -11,7 +11,7 @@ from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan
 from stepsize.errors import FieldError, UnitError
 from stepsize.files.description import from_dict, plain_data
 from stepsize.horizon import Horizon, amount_of
-from stepsize.schedules.schedule import Schedule
+from stepsize.schedules.schedule import FACTOR_PEAKS, Schedule
 from stepsize.schedules.walk import units_of
 from stepsize.time import driving_unit, resolve
 from stepsize.units import Time
@@ -107,6 +107,8 @@ class Told:
         return Told(plain(self.common), special, plain(self.extra), self.horizon)
 
     def _check_keys(self, edit: CoolDown | Replan) -> None:
+        if isinstance(edit, Replan):
+            _check_peaks(edit)
         own = set() if isinstance(edit, Replan) else {k for s in self.special.values() for k in s}
         known = {*self.common, *self.extra} | own
         for key in edit.keys if isinstance(edit, CoolDown) else edit.plan:
@@ -155,6 +157,17 @@ class Told:
             if not isinstance(name, tuple) or name in places
         }
         return dataclasses.replace(self, special=special)
+
+
+def _check_peaks(edit: Replan) -> None:
+    """Raise `FieldError` for a factor that is a rate in disguise."""
+    low, high = FACTOR_PEAKS
+    for key, then in edit.plan.items():
+        peak = then.range[1]
+        if not then.is_absolute and 0.0 < peak < math.inf and not low <= peak <= high:
+            cure = "if it is a value of its own, write schedule.absolute(peak)"
+            rule = f"within [{low:g}, {high:g}], for a factor"
+            raise FieldError.of(f"replan: the peak of {key}", rule, peak, cure)
 
 
 def _total(horizon: Horizon, unit: str) -> float | str:
