@@ -104,7 +104,8 @@ def test_the_last_step_of_a_fractional_total_does_not_train_at_rate_0():
         Horizon("1000.3 samples", batch_size=10),
         Horizon("3ep", batches_per_epoch=391, accumulate=4, last="carry"),
     ):
-        assert resolve(Cosine(), horizon).duration == horizon.steps
+        last = horizon.position(horizon.steps, driving_unit(Cosine(), horizon))
+        assert resolve(Cosine(), horizon).duration == last
 
 
 def test_a_warmup_is_quantised_once():
