@@ -28,6 +28,7 @@ from stepsize import (
     UnitError,
     Warmup,
     cyclic,
+    driving_unit,
     from_dict,
     noam,
     one_cycle,
