@@ -13,8 +13,8 @@ from stepsize.cli import app as cli
 from stepsize.control.inbox import Inbox, requested, tagged
 from stepsize.control.mailbox import Answer, Mailbox, UnfinishedError
 from stepsize.control.status import check, told_data
-from stepsize.edits.carry import Moment
 from stepsize.edits.kinds import CoolDown, Extend, Replan, edit_data
+from stepsize.edits.moment import Moment
 from stepsize.schedules.plan import Plan
 
 PLAN = {"lr": Warmup("5%") >> Cosine(stop=0.1), "momentum": Constant(value=0.9).absolute()}

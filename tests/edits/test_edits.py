@@ -28,8 +28,9 @@ from stepsize import (
     stepwise,
     wsd,
 )
-from stepsize.edits.carry import Moment, carried
+from stepsize.edits.carry import carried
 from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan, edit_data, edit_from
+from stepsize.edits.moment import Moment
 from stepsize.schedules.schedule import REGISTRY
 from stepsize.units import Time
 

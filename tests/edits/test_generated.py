@@ -29,8 +29,9 @@ from stepsize import (
     stepwise,
     to_dict,
 )
-from stepsize.edits.carry import Moment, carried
+from stepsize.edits.carry import carried
 from stepsize.edits.kinds import CoolDown, Extend, Replan, edit_data, edit_from
+from stepsize.edits.moment import Moment
 from stepsize.schedules.fields import (
     Bounds,
     FlagRule,

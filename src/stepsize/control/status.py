@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepsize.control.mailbox import Data
-from stepsize.edits.carry import Moment, carried
+from stepsize.edits.carry import carried
 from stepsize.edits.kinds import CoolDown, Edit, Replan
+from stepsize.edits.moment import Moment
 from stepsize.errors import FieldError, StepsizeError
 from stepsize.files.description import from_dict, plain_data
 from stepsize.horizon import Horizon

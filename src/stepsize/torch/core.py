@@ -5,15 +5,14 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from torch import Tensor
 from torch.optim import Optimizer
 
-from stepsize.errors import FieldError, StepsizeError
-from stepsize.feedback import Controller, Seen
+from stepsize.errors import FieldError
+from stepsize.feedback import Controller
 from stepsize.horizon import Horizon
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.schedule import Schedule
-from stepsize.torch import guards, hooks, ranks
+from stepsize.torch import guards, hooks
 from stepsize.torch.arguments import (
     Bases,
     Schedules,
@@ -27,7 +26,7 @@ from stepsize.torch.binding import Binding
 from stepsize.torch.cell import ALARM, FIRED, KNOWN, LIMIT, START, STEPS, WRITE, new_cell
 from stepsize.torch.claims import claim, release, rivals
 from stepsize.torch.clock import Clock
-from stepsize.torch.controlled import Controlled, Reaction, controllers_of
+from stepsize.torch.controlled import Controlled, controllers_of
 from stepsize.torch.groups import Group, check_group_names
 from stepsize.torch.hot import Calls, hot_path
 from stepsize.torch.real import Reality, needs_care
@@ -73,7 +72,7 @@ class Core:
         self._controllers = controllers_of(feedback)
         self._clock = Clock(clock)
         self._cell = new_cell()
-        self._reality = Reality(self._cell, _weakly(self, "_count_calls"))
+        self._reality = Reality(self._cell, hooks.weakly(self, "_count_calls"))
         self._removers: list[Callable[[], None]] = []
         self._counting: list[RemovableHandle] = []
         self._first: list[Callable[[], None]] = []
@@ -193,8 +192,8 @@ class Core:
         others = [(o, o.param_groups, len(o.param_groups)) for o in self.optimizers[1:]]
         calls = Calls(
             stale=hooks.untraced(hooks.calling(self, "rebind")),
-            look=hooks.untraced(_weakly(self, "_look", gone=_GONE)),
-            observe=_weakly(self, "_given_metric", gone=_GONE),
+            look=hooks.untraced(hooks.weakly(self, "_look", gone=_GONE)),
+            observe=hooks.weakly(self, "_given_metric", gone=_GONE),
             others=(lambda: _changed(others)) if others else None,
             tick=self._clock.tick if bound.told.timed else None,
             unreal=self._reality.unreal,
@@ -239,7 +238,7 @@ class Core:
     def _watch_first(self) -> None:
         """Look before the next step, once; the hook is taken off when that has been made."""
         if self._counts == "steps" and not self._first:
-            self._first = hooks.before_steps(self.optimizer, _weakly(self, "_before_first"))
+            self._first = hooks.before_steps(self.optimizer, hooks.weakly(self, "_before_first"))
             self._removers += self._first
 
     def _before_first(self, optimizer: Any, *_: Any) -> None:
@@ -300,95 +299,12 @@ class Core:
         self.__dict__["step"] = _nothing
         release(self, self.optimizers)
 
-    # Seeing -------------------------------------------------------------------------------------
-
-    def observe(
-        self,
-        loss: Any = None,
-        *,
-        metric: Any = None,
-        grad_norm: Any = None,
-        reduce: bool = True,
-    ) -> None:
-        """Show the controllers what was seen, and write what they make of it.
-
-        Under torch.distributed every rank must call it: what was seen is averaged over all of them
-        first, so that all decide the same. It never moves time.
-
-        Args:
-            loss: the training loss of this step, a number or a tensor.
-            metric: what an evaluation gave; `step(metric)` is the same. The same one repeated at
-                one time counts once.
-            grad_norm: the norm of the whole gradient.
-            reduce: False for values that are equal on all ranks already.
-        """
-        self._ready()
-        given = {"loss": loss, "metric": metric, "grad_norm": grad_norm}
-        seen = {name: _number(name, value) for name, value in given.items() if value is not None}
-        if reduce:
-            seen = ranks.means(seen, tuple(given))
-        self._shown |= set(seen)
-        t = self._cell[STEPS]
-        if "metric" in seen and self._repeated(t, seen["metric"]):
-            del seen["metric"]
-        if seen:
-            self._react(self._binding.controlled.see(Seen(t, **seen)))
-
-    def _repeated(self, t: float, metric: float) -> bool:
-        """Tell whether a metric comes again at the same time; in a dry loop time stands still."""
-        last, self._last_metric = self._last_metric, (t, metric)
-        return bool(self._cell[FIRED]) and repr(last) == repr((t, metric))
-
-    def _react(self, reactions: list[Reaction]) -> None:
-        if not reactions:
-            return
-        self._binding.pull()
-        self._renew()
-        for controller, update in reactions:
-            if update.edit is not None:
-                self._apply(update.edit, f"{controller.kind}: {update.note}")
-
-    def _apply(self, edit: Any, why: str) -> None:
-        raise NotImplementedError
-
-    def _given_metric(self, metrics: Any, epoch: Any) -> None:
-        number = isinstance(metrics, str | Tensor) or hasattr(metrics, "__float__")
-        if metrics is not None and not number:
-            self._advance()  # what calls handlers of events passes itself, as ignite's engine does
-            return
-        if metrics is None or not self._binding.controlled.sees("metric"):
-            cure = "set scheduler.last_epoch to go somewhere, or give feedback=Plateau(...)"
-            rule = "called without a number: no controller sees a metric, and time is counted"
-            raise FieldError.of("step()", rule, epoch if metrics is None else metrics, cure)
-        self.observe(metric=metrics)
-
 
 _GONE = (
     "the Scheduler whose step() this is does not exist any more: keep the object itself "
     "(scheduler = Scheduler(...)), not only its step"
 )
 _COUNTS, _REACHES = ("steps", "calls"), ("end", "last")
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return ranks.scalar(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        cure = "give one number, or a tensor of one element"
-        raise FieldError.of(f"observe: {name}", f"a number ({error})", value, cure) from None
-
-
-def _weakly(owner: Any, method: str, gone: str = "") -> Callable[..., Any]:
-    """Give a method as a function that does not keep its owner alive; `gone`: what to say then."""
-    alive = weakref.ref(owner)
-
-    def call(*given: Any) -> Any:
-        found = alive()
-        if found is None and gone:
-            raise StepsizeError(gone)
-        return None if found is None else getattr(found, method)(*given)
-
-    return call
 
 
 def _end(removers: list[Callable[[], None]], cell: list[Any]) -> None:

@@ -4,44 +4,32 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from stepsize.edits.carry import Moment
-from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan, edit_data, edit_from
+from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan, edit_data
 from stepsize.errors import FieldError
-from stepsize.files.description import from_dict, plain_data
+from stepsize.files.description import plain_data
 from stepsize.horizon import Horizon
 from stepsize.schedules.plan import Plan
 from stepsize.schedules.ramps import Ramp
 from stepsize.schedules.schedule import Schedule
 from stepsize.torch import guards, ranks
-from stepsize.torch.cell import STEPS
-from stepsize.torch.core import Core
 from stepsize.torch.groups import Group
+from stepsize.torch.journal import GROUP, Journalled, joining
 from stepsize.torch.shorten import Ending
-from stepsize.torch.told import Place, Told
 from stepsize.torch.watch import watch
 from stepsize.units import Time
 
 if TYPE_CHECKING:
     import os
 
-Record = dict[str, Any]
-GROUP, KEPT = "group", "kept"
 
-
-class Edited(Core):
+class Edited(Journalled):
     """A scheduler whose plan can be changed while it runs."""
-
-    @property
-    def journal(self) -> list[Record]:
-        """Every change of plan until now, as plain data: what, at which step, and why."""
-        return [dict(record) for record in self._journal]
 
     @property
     def finished(self) -> bool:
         """Whether the rates have come to their end, as after a cooldown."""
-        bound, step = self._binding, self._cell[STEPS]
-        moment, trees = self._moment(), {s.schedule for s in bound.slots if s.key == "lr"}
-        del step
+        bound, moment = self._binding, self._moment()
+        trees = {slot.schedule for slot in bound.slots if slot.key == "lr"}
         return all(bound.told.tree(s).duration <= moment.at(s) for s in trees)
 
     def cool_down(
@@ -180,19 +168,6 @@ class Edited(Core):
         self._journal.append(record | self._where())
         guards.set_up(self)
 
-    def _moment(self) -> Moment:
-        bound = self._binding
-        return Moment(self._cell[STEPS], bound.told.horizon, bound.shift, self._clock.seconds)
-
-    def _where(self) -> Record:
-        bound, step = self._binding, self._cell[STEPS]
-        return {
-            "step": int(step),
-            "position": bound.position(step),
-            "unit": bound.told.unit,
-            "seconds": self._clock.seconds,
-        }
-
     # Groups -------------------------------------------------------------------------------------
 
     def add_param_group(
@@ -224,7 +199,7 @@ class Edited(Core):
         record = {"kind": GROUP, "place": list(place), "clock": clock, "schedules": own}
         record |= self._where()
         before = self._binding.told
-        self._binding.use(_joining(before, place, schedules, clock, self._moment()))
+        self._binding.use(joining(before, place, schedules, clock, self._moment()))
         try:
             self.rebind()
         except Exception:
@@ -233,51 +208,6 @@ class Edited(Core):
             self.rebind()
             raise
         self._journal.append(record)
-
-    # Replaying ----------------------------------------------------------------------------------
-
-    def _replayed(self, told: Told, journal: list[Record]) -> Told:
-        """Give what is told after all the changes of a journal."""
-        last = max((i for i, each in enumerate(journal) if each["kind"] == KEPT), default=-1)
-        for record in journal[last + 1 :]:
-            moment = self._moment_of(record, told)
-            if record["kind"] == GROUP:
-                own = {key: _schedule(data) for key, data in record["schedules"].items()}
-                place = (int(record["place"][0]), int(record["place"][1]))
-                told = _joining(told, place, own, record["clock"], moment)
-            else:
-                data = {k: v for k, v in record.items() if k not in _WHERE}
-                told = told.edited(edit_from(data), moment)
-        return told
-
-    def _moment_of(self, record: Record, told: Told) -> Moment:
-        horizon, unit, step = told.horizon, record["unit"], float(record["step"])
-        if horizon is None or not unit == told.unit != "st":
-            return Moment(step, horizon, 0.0, float(record["seconds"]))
-        shift = horizon.step_at(float(record["position"]), unit) - step
-        return Moment(step, horizon, shift, float(record["seconds"]))
-
-
-_WHERE = {"step", "position", "unit", "seconds"}
-
-
-def _joining(
-    told: Told, place: Place, schedules: dict[str, Schedule], clock: str, moment: Moment
-) -> Told:
-    """Give what is told when a group comes in."""
-    own = {**told.common, **schedules} if clock == "own" else dict(schedules)
-    if clock == "own":
-        own = {key: _later(each, moment) for key, each in own.items()}
-    if not own:
-        return told
-    return dataclasses.replace(told, special={**told.special, place: own})
-
-
-def _later(schedule: Schedule, moment: Moment) -> Schedule:
-    at, unit = moment.at(schedule), moment.clock(schedule).unit
-    if not at:
-        return schedule
-    return schedule.shifted(at if unit == "st" else Time(at, unit))
 
 
 def _checked(schedules: dict[str, Schedule]) -> dict[str, Schedule]:
@@ -288,10 +218,3 @@ def _plan(plan: Plan | None, schedules: dict[str, Schedule]) -> Plan:
     if plan is not None and not isinstance(plan, Plan):
         raise FieldError.of("replan: the plan", "a Plan", plan, "write replan(lr=schedule)")
     return Plan(**{**(plan or {}), **schedules})
-
-
-def _schedule(data: Any) -> Schedule:
-    made = from_dict({"format": 1, "schedule": data})
-    if not isinstance(made, Schedule):
-        raise TypeError("a plan where a schedule was expected")
-    return made

@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from stepsize.errors import StepsizeError
 from stepsize.torch.cell import OWN, WRITE, Cell
 
 _OWN_AND_TORCHS = 2  # Optimizer itself defines step, and the class at hand
@@ -143,14 +144,25 @@ def remove_all(removers: list[Callable[[], None]]) -> None:
 
 
 def calling(owner: Any, method: str) -> Callable[..., None]:
-    """Give a function that calls a method of an owner, as long as the owner lives."""
+    """Give a function that calls a method of an owner without arguments, whatever it is given."""
+    call = weakly(owner, method)
+
+    def called(*given: Any) -> None:
+        del given
+        call()
+
+    return called
+
+
+def weakly(owner: Any, method: str, gone: str = "") -> Callable[..., Any]:
+    """Give a method as a function that does not keep its owner alive; `gone`: what to say then."""
     alive = weakref.ref(owner)
 
-    def call(*given: Any) -> None:
-        del given
+    def call(*given: Any) -> Any:
         found = alive()
-        if found is not None:
-            getattr(found, method)()
+        if found is None and gone:
+            raise StepsizeError(gone)
+        return None if found is None else getattr(found, method)(*given)
 
     return call
 

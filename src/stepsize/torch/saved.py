@@ -7,7 +7,8 @@ from stepsize.errors import FieldError, MismatchError, StepsizeError
 from stepsize.schedules.plan import Plan
 from stepsize.torch import guards
 from stepsize.torch.cell import FIRED, OWN, START, STEPS
-from stepsize.torch.edited import KEPT, Edited
+from stepsize.torch.edited import Edited
+from stepsize.torch.journal import KEPT
 from stepsize.torch.state import Saved, differences, pack, unpack
 from stepsize.torch.told import Told
 

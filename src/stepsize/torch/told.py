@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from stepsize.edits.carry import Moment, carried, written
+from stepsize.edits.carry import carried
 from stepsize.edits.kinds import CoolDown, Edit, Extend, Replan
+from stepsize.edits.moment import Moment, written
 from stepsize.errors import FieldError, UnitError
 from stepsize.files.description import from_dict, plain_data
 from stepsize.horizon import Horizon, amount_of

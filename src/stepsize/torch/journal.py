@@ -1,0 +1,88 @@
+"""The journal of a run: every change of plan as plain data, and what is told after all of them."""
+
+import dataclasses
+from typing import Any
+
+from stepsize.edits.kinds import edit_from
+from stepsize.edits.moment import Moment
+from stepsize.files.description import from_dict
+from stepsize.schedules.schedule import Schedule
+from stepsize.torch.cell import STEPS
+from stepsize.torch.seeing import Seeing
+from stepsize.torch.told import Place, Told
+from stepsize.units import Time
+
+Record = dict[str, Any]
+GROUP, KEPT = "group", "kept"
+
+
+class Journalled(Seeing):
+    """A scheduler that knows what was changed, and when."""
+
+    @property
+    def journal(self) -> list[Record]:
+        """Every change of plan until now, as plain data: what, at which step, and why."""
+        return [dict(record) for record in self._journal]
+
+    def _moment(self) -> Moment:
+        bound = self._binding
+        return Moment(self._cell[STEPS], bound.told.horizon, bound.shift, self._clock.seconds)
+
+    def _where(self) -> Record:
+        bound, step = self._binding, self._cell[STEPS]
+        return {
+            "step": int(step),
+            "position": bound.position(step),
+            "unit": bound.told.unit,
+            "seconds": self._clock.seconds,
+        }
+
+    def _replayed(self, told: Told, journal: list[Record]) -> Told:
+        """Give what is told after all the changes of a journal."""
+        last = max((i for i, each in enumerate(journal) if each["kind"] == KEPT), default=-1)
+        for record in journal[last + 1 :]:
+            moment = self._moment_of(record, told)
+            if record["kind"] == GROUP:
+                own = {key: _schedule(data) for key, data in record["schedules"].items()}
+                place = (int(record["place"][0]), int(record["place"][1]))
+                told = joining(told, place, own, record["clock"], moment)
+            else:
+                data = {k: v for k, v in record.items() if k not in _WHERE}
+                told = told.edited(edit_from(data), moment)
+        return told
+
+    def _moment_of(self, record: Record, told: Told) -> Moment:
+        horizon, unit, step = told.horizon, record["unit"], float(record["step"])
+        if horizon is None or not unit == told.unit != "st":
+            return Moment(step, horizon, 0.0, float(record["seconds"]))
+        shift = horizon.step_at(float(record["position"]), unit) - step
+        return Moment(step, horizon, shift, float(record["seconds"]))
+
+
+_WHERE = {"step", "position", "unit", "seconds"}
+
+
+def joining(
+    told: Told, place: Place, schedules: dict[str, Schedule], clock: str, moment: Moment
+) -> Told:
+    """Give what is told when a group comes in."""
+    own = {**told.common, **schedules} if clock == "own" else dict(schedules)
+    if clock == "own":
+        own = {key: _later(each, moment) for key, each in own.items()}
+    if not own:
+        return told
+    return dataclasses.replace(told, special={**told.special, place: own})
+
+
+def _later(schedule: Schedule, moment: Moment) -> Schedule:
+    at, unit = moment.at(schedule), moment.clock(schedule).unit
+    if not at:
+        return schedule
+    return schedule.shifted(at if unit == "st" else Time(at, unit))
+
+
+def _schedule(data: Any) -> Schedule:
+    made = from_dict({"format": 1, "schedule": data})
+    if not isinstance(made, Schedule):
+        raise TypeError("a plan where a schedule was expected")
+    return made
