@@ -216,7 +216,7 @@ def test_one_key_may_be_given_as_a_text():
         ([], "expected an object with the 'kind' of a controller, got []"),
         ({"kind": 3}, "expected an object with the 'kind'"),
         ({"kind": "platau"}, "unknown kind of controller 'platau', did you mean 'plateau'"),
-        ({"kind": "zzz"}, "known are plateau, plateau_cooldown, spike_guard, up_down"),
+        ({"kind": "zzz"}, "; known are "),
         ({"kind": "plateau", "patiance": 3}, "no field 'patiance', did you mean 'patience'"),
         ({"kind": "plateau", 3: 3}, "'plateau' has no field 3"),
         ({"kind": "plateau", "factor": 2}, "plateau: Plateau.factor must be a finite number > 0"),

@@ -47,6 +47,9 @@ from stepsize import (
     sgdr,
 )
 
+# both go on behind their end
+pytestmark = pytest.mark.filterwarnings("ignore:.*was over at step")
+
 BASES = [0.1, 0.003]  # the rates of a row's groups, where a row does not say otherwise
 FLOORS = [0.02, 0.0006]  # a fifth of them: torch's CyclicLR takes both ends as rates
 

@@ -22,6 +22,9 @@ from stepsize import (
     warmup_linear,
 )
 
+# both go on behind their end
+pytestmark = pytest.mark.filterwarnings("ignore:.*was over at step")
+
 W, T = 10, 70  # warmup and all steps
 UP = Warmup(W, start=0.0)
 

@@ -155,7 +155,10 @@ def length(core: "Core") -> float | None:
             continue
         if unit == "s":
             return None
-        end = bound.told.tree(slot.schedule).duration
+        tree = bound.told.tree(slot.schedule)
+        end = tree.duration
+        if end < math.inf and tree(end) >= tree.range[1]:
+            return None  # it ends at its peak, as a warmup alone does: what follows is its constant
         known = unit != "st" and horizon is not None and end < math.inf
         ends.append(horizon.step_at(end, unit) - bound.shift if known and horizon else end)
     return max(ends) if 0.0 < max(ends) < math.inf else None
