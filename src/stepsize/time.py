@@ -90,6 +90,11 @@ class HorizonClock:
         return self.horizon.position(ended, self.unit) - at
 
     def total(self, field: str) -> float:
+        if self.horizon.open_end:
+            raise UnitError(
+                f"{field} is a part of the run, whose end is not announced yet: extend(total) "
+                "announces it; until then give a length in steps"
+            )
         if self.horizon.total is None:
             raise UnitError(
                 f"{field} is a part of the horizon, which has no total: give Horizon(total=...)"
@@ -100,8 +105,10 @@ class HorizonClock:
 
     @property
     def quantum(self) -> float:
-        """One optimizer step, at the start."""
-        return 1.0 if self.unit in ("st", "s") else self.horizon.position(1, self.unit)
+        """One optimizer step, at the start; in seconds, which nobody knows, a 1000th of the run."""
+        if self.unit == "s":
+            return 1.0 if self.horizon.total is None else min(self.total("quantum") / 1000.0, 1.0)
+        return 1.0 if self.unit == "st" else self.horizon.position(1, self.unit)
 
     def rounded(self, position: float) -> float:
         if self.unit == "s" or position == 0.0:

@@ -718,7 +718,8 @@ class Wire:
             return self.sent[-1]
         return self.sent.pop(0)
 
-    def means(self, seen, names):
+    def means(self, read, names):
+        seen = read()
         self.log[self.rank].append("means")
         self.heard |= {name for name in names if seen[name]}
         return {name: 0.5 if name in self.heard else 0.0 for name in names}

@@ -5,7 +5,7 @@ they lie ahead, and become what they were, cut off at the moment, as far as they
 edited schedule is a schedule like any other: it is drawn, described, saved and edited again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from stepsize.edits.kinds import CoolDown, Edit, Replan
@@ -21,41 +21,34 @@ from stepsize.units import REST, Time
 Told = Mapping[str, Schedule]
 
 
-def carried(
-    edit: Edit, told: Told, moment: Moment, others: Iterable[Schedule] = ()
-) -> tuple[dict[str, Schedule], Horizon | None]:
-    """Give the schedules by name after an edit, and the horizon.
-
-    Args:
-        edit: the change of plan.
-        told: schedules by name.
-        moment: where the run is.
-        others: what else the run follows, which may have something ahead where these have ended.
-    """
+def carried(edit: Edit, told: Told, moment: Moment) -> tuple[dict[str, Schedule], Horizon | None]:
+    """Give the schedules by name after an edit, and the horizon."""
     if isinstance(edit, CoolDown):
-        change: Callable[[Schedule], Schedule] = lambda each: cooled(each, edit, moment)  # noqa: E731
-        return {k: change(s) if k in edit.keys else s for k, s in told.items()}, moment.horizon
+        return _cooled(edit, told, moment), moment.horizon
     if isinstance(edit, Replan):
         plan = edit.plan
         made = {k: replanned(s, plan[k], edit, moment) if k in plan else s for k, s in told.items()}
         return made, moment.horizon
     horizon = extended_horizon(edit, moment)
-    if told and all(map(moment.ended, (*told.values(), *others))):
-        raise FieldError(
-            "extend: nothing lies ahead that could be moved, the schedules have ended; "
-            "give the run new ones: replan(lr=...)"
-        )
     return {k: extended(s, moment, horizon) for k, s in told.items()}, horizon
 
 
 # Cool down -------------------------------------------------------------------------------------
 
 
+def _cooled(edit: CoolDown, told: Told, moment: Moment) -> dict[str, Schedule]:
+    return {k: cooled(s, edit, moment) if k in edit.keys else s for k, s in told.items()}
+
+
 def cooled(schedule: Schedule, edit: CoolDown, moment: Moment) -> Schedule:
     """Give a schedule that goes from where it is to a share of that, and stays there."""
     value, unit = moment.value(schedule), moment.clock(schedule).unit
+    tree = moment.tree(schedule)
+    if value == 0.0 and (tree.range[1] == 0.0 or tree.duration <= moment.at(schedule)):
+        return schedule  # it stays there
     if value == 0.0:
-        raise FieldError.of("cool_down", "of a value above 0", value, "it is there already")
+        cure = "it is on its way up: cool down later, or replan"
+        raise FieldError.of("cool_down", "of a value above 0", value, cure)
     over: Any = edit.over
     length = in_unit(moment.length(over, schedule, "cool_down: over"), unit)
     if schedule.is_absolute:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 
@@ -15,6 +15,9 @@ Schedules = Mapping[str, Schedule]
 Bases = float | Mapping[str, float | list[float] | Mapping[str | int, float]]
 ByGroup = float | list[float | None] | dict[str | int, float]
 KnownBases = dict[str, ByGroup]
+
+OnMismatch = Literal["error", "keep", "adopt", "continue"]
+_WAYS = ("error", "keep", "adopt", "continue")
 
 
 def optimizers_of(given: Any) -> list[Optimizer]:
@@ -142,3 +145,12 @@ def base_for(
     if index >= len(given):
         raise FieldError.of(f"Scheduler.{what}[{key!r}]", "a value for every group", given)
     return given[index]
+
+
+def check_way(given: Any) -> OnMismatch:
+    """Give what to do at a mismatch; `FieldError` for another word."""
+    if given not in _WAYS:
+        rule = ", ".join(map(repr, _WAYS[:-1])) + f" or {_WAYS[-1]!r}"
+        raise FieldError.of("on_mismatch", rule, given)
+    way: OnMismatch = given
+    return way

@@ -1,7 +1,7 @@
 """What is written where: the groups that schedules go to, their base values, and their values."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -27,6 +27,8 @@ from stepsize.torch.values import Valued
 
 Row = tuple[int, int, str, float]
 
+_ROUNDING = 1e-12  # of a conversion from steps and back
+
 
 class Binding(Valued):
     """Schedules bound to the groups of optimizers; it knows no position, only values at steps."""
@@ -44,11 +46,11 @@ class Binding(Valued):
         seen = [id(group) for _, group in self._seen]
         return [id(group) for _, _, group in self.groups()] != seen
 
-    def use(self, told: Told) -> None:
-        """Take other schedules for the same groups."""
+    def use(self, told: Told, now: float = 0.0) -> None:
+        """Take other schedules for the same groups, at a step."""
         self.told = told
         self._compiled.clear()
-        self.controlled.resolve(told.horizon)
+        self.controlled.resolve(told.horizon, now)
 
     # Groups -------------------------------------------------------------------------------------
 
@@ -68,7 +70,7 @@ class Binding(Valued):
                     old = self._new(group, blank, bases, where)
                 slots.append(replace(old, schedule=_floored(schedule, old.base, old.floor)))
                 self._check(slots[-1], where)
-        _check_shared(slots)
+        _check_shared(slots, self._floors_of)
         check_bases(slots)
         for what, given in (("base", bases), ("floor", self.floors)):
             if unknown := set(given) - {slot.key for slot in slots}:
@@ -80,6 +82,10 @@ class Binding(Valued):
         self._seen = [((o, g), group) for o, g, group in self.groups()]
         for slot in slots:  # all is checked: only now is anything written
             self._mark(self.optimizers[slot.optimizer].param_groups[slot.group], slot)
+
+    def _floors_of(self, slot: Slot) -> tuple[float, float]:
+        """Give how low controllers may take a slot, as a factor and as a value."""
+        return self.controlled.floors(slot.key, self.group_of(slot), slot.index)
 
     def moves(self) -> dict[Place, Place] | None:
         """Give where the groups have moved to, where some were taken away; None otherwise."""
@@ -153,7 +159,8 @@ class Binding(Valued):
         """Give the shift that makes a position in the driving unit that of a number of steps."""
         if self.told.horizon is None or not self.told.unit == unit != "st":
             return 0.0
-        return self.told.horizon.step_at(position, unit) - step
+        shift = self.told.horizon.step_at(position, unit) - step
+        return shift if abs(shift) > _ROUNDING * max(step, 1.0) else 0.0
 
     def move(self, shift: float) -> None:
         """Take another shift."""
@@ -164,11 +171,23 @@ class Binding(Valued):
         """Every slot's place and base value."""
         return [(s.optimizer, s.group, s.key, s.base) for s in self.slots]
 
-    def rebase(self, rows: list[Row]) -> None:
-        """Take base values from rows, where their slots are."""
+    def rebase(self, rows: list[Row]) -> list[tuple[Slot, float]]:
+        """Take base values from rows, where their slots are; give the slots where others stood."""
         bases = {(o, g, key): base for o, g, key, base in rows}
+        before = self.slots
         self.slots = [
-            replace(s, base=bases.get((s.optimizer, s.group, s.key), s.base)) for s in self.slots
+            replace(s, base=bases.get((s.optimizer, s.group, s.key), s.base)) for s in before
+        ]
+        both = zip(self.slots, before, strict=True)
+        return [(now, was.base) for now, was in both if now.base != was.base]
+
+    def refloor(self, floors: Mapping[str, list[float | None]]) -> None:
+        """Take floors by key as lists by group."""
+        index = {place[:2]: i for i, place in enumerate(self.groups())}
+        rows = [(floors.get(s.key), index[s.optimizer, s.group]) for s in self.slots]
+        self.slots = [
+            replace(s, floor=None if row is None else row[i])
+            for s, (row, i) in zip(self.slots, rows, strict=True)
         ]
 
 
@@ -186,14 +205,18 @@ def _floored(schedule: Schedule, base: float, floor: float | None) -> Schedule:
     return schedule.clipped(low=floor / scale) if scale else schedule
 
 
-def _check_shared(slots: list[Slot]) -> None:
+def _check_shared(slots: list[Slot], floors: Callable[[Slot], tuple[float, float]]) -> None:
     """Raise `FieldError` where one tensor would have to hold two values."""
     holders: dict[int, Slot] = {}
     for slot in slots:
         if slot.tensor is None:
             continue
         other = holders.setdefault(id(slot.tensor), slot)
-        if (other.schedule, other.scale) != (slot.schedule, slot.scale):
+        if (other.schedule, other.scale, *floors(other)) != (
+            slot.schedule,
+            slot.scale,
+            *floors(slot),
+        ):
             raise FieldError.of(
                 f"Scheduler, {slot.key}",
                 "a tensor of its own in every group that differs",

@@ -43,17 +43,19 @@ class Controlled:
         self.given = controllers
         self.controllers = [_in_steps(each, horizon) for each in controllers]
         self.states: list[State] = [each.init() for each in controllers]
-        self.history: list[list[Any]] = []  # [step, key, factor, why] at every change
+        self.history: list[list[Any]] = []  # [step, key, factor, why, seconds]
 
     def sees(self, what: str) -> bool:
         """Tell whether a controller looks at the "metric" or the "loss"."""
         return any(each.sees == what for each in self.controllers)
 
-    def resolve(self, horizon: Horizon | None) -> None:
-        """Take the moments from when on they look from another horizon."""
-        self.controllers = [_in_steps(each, horizon) for each in self.given]
+    def resolve(self, horizon: Horizon | None, now: float) -> None:
+        """Take the moments from when on they look from another horizon; those passed stay."""
+        made = [_in_steps(each, horizon) for each in self.given]
+        both = zip(self.controllers, made, strict=True)
+        self.controllers = [_passed(new, was.after, was.until, now) for was, new in both]
 
-    def see(self, seen: Seen) -> list[Reaction]:
+    def see(self, seen: Seen, seconds: float = 0.0) -> list[Reaction]:
         """Show all of them something; give the answers by which something changes."""
         found = []
         for i, each in enumerate(self.controllers):
@@ -64,10 +66,15 @@ class Controlled:
                 found.append(Reaction(each, update))
         for made in found:
             why = f"{made.controller.kind}: {made.update.note}"
-            self.history += [[seen.t, k, self.factor(k), why] for k in made.controller.keys]
+            self.history += [
+                [seen.t, k, self.factor(k), why, seconds] for k in made.controller.keys
+            ]
         if len(self.history) > _LONGEST:  # every second one of the older half goes
             half = _LONGEST // 2
-            self.history = self.history[:half:2] + self.history[half:]
+            times = dict.fromkeys(row[0] for row in self.history[:half])
+            kept = set(list(times)[::2])
+            older = [row for row in self.history[:half] if row[0] in kept]
+            self.history = older + self.history[half:]
         return found
 
     def reaching(self, key: str) -> list[tuple[Controller, float]]:
@@ -90,6 +97,11 @@ class Controlled:
         """Give the value that no controller takes a key of a group below."""
         floors = (_own(each.floor_value, group, index, 0.0) for each, _ in self.reaching(key))
         return max(floors, default=0.0)
+
+    def floors(self, key: str, group: Group, index: int) -> tuple[float, float]:
+        """Give the lowest factor and the lowest value that a key of a group may get."""
+        lowest = (_own(each.floor, group, index, each.lowest) for each, _ in self.reaching(key))
+        return math.prod(lowest), self.low(key, group, index)
 
     def floored(self, key: str) -> bool:
         """Tell whether a controller of a key has floors by value."""
@@ -121,22 +133,32 @@ class Controlled:
 
     def saved(self) -> dict[str, Any]:
         """Give what they remember, as plain data."""
-        return {"states": self.states, "history": self.history}
+        moments = [[each.after, each.until] for each in self.controllers]
+        return {"states": self.states, "history": self.history, "moments": moments}
 
-    def load(self, saved: Any) -> None:
-        """Take up what they remembered; `MismatchError` where that is of other controllers."""
+    def load(self, saved: Any, now: float) -> None:
+        """Take up what they remembered by a step; `MismatchError` for that of other controllers."""
         states, history = saved["states"], saved["history"]
         fresh = [each.init() for each in self.controllers]
         known = [sorted(s) for s in states] == [sorted(s) for s in fresh]
         if not known or not all(math.isfinite(s["factor"]) for s in states):
             raise MismatchError("the state is damaged: what its controllers remember is not theirs")
         self.states, self.history = states, [list(row) for row in history]
+        both = zip(self.controllers, saved["moments"], strict=True)
+        self.controllers = [_passed(new, after, until, now) for new, (after, until) in both]
 
 
 def _own(floor: Any, group: Group, index: int, otherwise: float) -> float:
     if not isinstance(floor, Mapping):
         return float(floor)
     return float(floor.get(group.get("name"), floor.get(index, otherwise)))
+
+
+def _passed(now: Controller, after: Any, until: Any, t: float) -> Controller:
+    """Give a controller whose moments before t are as they were."""
+    old = {"after": after, "until": until}
+    found: dict[str, Any] = {n: x for n, x in old.items() if isinstance(x, float) and 0 < x <= t}
+    return dataclasses.replace(now, **found) if found else now
 
 
 def _in_steps(controller: Controller, horizon: Horizon | None) -> Controller:

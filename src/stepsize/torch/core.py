@@ -15,8 +15,10 @@ from stepsize.schedules.schedule import Schedule
 from stepsize.torch import guards, hooks
 from stepsize.torch.arguments import (
     Bases,
+    OnMismatch,
     Schedules,
     bases_of,
+    check_way,
     merged,
     optimizers_of,
     plan_of,
@@ -30,7 +32,7 @@ from stepsize.torch.controlled import Controlled, controllers_of
 from stepsize.torch.groups import Group, check_group_names
 from stepsize.torch.hot import Calls, hot_path
 from stepsize.torch.real import Reality, needs_care
-from stepsize.torch.told import Special, Told
+from stepsize.torch.told import Place, Special, Told
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -56,6 +58,7 @@ class Core:
         follow: bool | None = None,
         reach: Literal["end", "last"] = "end",
         take_over: bool = False,
+        on_mismatch: OnMismatch = "error",
         clock: Callable[[], float] = time.monotonic,
         **schedules: Schedule,
     ) -> None:
@@ -75,9 +78,11 @@ class Core:
         self._reality = Reality(self._cell, hooks.weakly(self, "_count_calls"))
         self._removers: list[Callable[[], None]] = []
         self._counting: list[RemovableHandle] = []
-        self._first: list[Callable[[], None]] = []
+        self._first: list[Callable[[], None]] = []  # hooks before the first step
+        self._watching = False
         self._alarms = guards.Alarms(self, self._cell)
         self._journal: list[dict[str, Any]] = []
+        self._on_mismatch = check_way(on_mismatch)
         self._bound: Binding | None = None
         self._detached = False
         self._armed = 0
@@ -89,7 +94,8 @@ class Core:
         if not callable(horizon):
             self._build()
         else:
-            self._removers += hooks.before_steps(self.optimizer, hooks.calling(self, "_ready"))
+            self._first = hooks.before_steps(self.optimizer, hooks.calling(self, "_ready"))
+            self._removers += self._first
         self._attach()
         self._watch_first()
         for each in self.optimizers:
@@ -175,8 +181,13 @@ class Core:
             f"{why}; calls of step() are counted from now on, one per optimizer step"
         )
 
+    def _check_attached(self, what: str) -> None:
+        if self._detached:
+            raise FieldError.of(what, "of a scheduler that is attached", "one after detach()")
+
     def follow(self) -> None:
         """Write the new values after every optimizer step, so that nobody has to call `step()`."""
+        self._check_attached("follow")
         if self._counts == "calls":
             raise FieldError.of("follow()", "for a scheduler that counts steps", self._counts)
         if not self._follows:
@@ -226,6 +237,7 @@ class Core:
         armed = self._armed
         if self._cell[FIRED] and t > self._cell[START]:
             self._no_longer(self._first)
+            self._watching = False
         done = self._cell[START] + 1.0 if self._cell[FIRED] else t
         self._reality.check(self.optimizer.param_groups, done)
         guards.remark(self)
@@ -237,9 +249,11 @@ class Core:
 
     def _watch_first(self) -> None:
         """Look before the next step, once; the hook is taken off when that has been made."""
-        if self._counts == "steps" and not self._first:
-            self._first = hooks.before_steps(self.optimizer, hooks.weakly(self, "_before_first"))
-            self._removers += self._first
+        if self._counts == "steps" and not self._watching:
+            first = hooks.before_steps(self.optimizer, hooks.weakly(self, "_before_first"))
+            self._first += first
+            self._removers += first
+            self._watching = True
 
     def _before_first(self, optimizer: Any, *_: Any) -> None:
         """Let the first step have the first value, however often `step()` was called before it."""
@@ -286,6 +300,7 @@ class Core:
         bound.bind(self._bases)
         if moves is not None:
             self._began = self._began.moved(moves)
+            self._journal = [moved for each in self._journal for moved in _moved(each, moves)]
         claim(self, bound.places())
         self._arm()
 
@@ -307,10 +322,18 @@ _GONE = (
 _COUNTS, _REACHES = ("steps", "calls"), ("end", "last")
 
 
+def _moved(record: dict[str, Any], moves: Mapping[Place, Place]) -> list[dict[str, Any]]:
+    """Give a journal's record with the place that its group has now; nothing if that is gone."""
+    if "place" not in record:
+        return [record]
+    now = moves.get((int(record["place"][0]), int(record["place"][1])))
+    return [] if now is None else [{**record, "place": list(now)}]
+
+
 def _end(removers: list[Callable[[], None]], cell: list[Any]) -> None:
     """Take all hooks off, and let a hot path that somebody still holds write no more."""
     hooks.remove_all(removers)
-    cell[ALARM] = -1.0
+    cell[ALARM], cell[KNOWN], cell[WRITE] = -1.0, None, None
 
 
 def _nothing(metrics: Any = None, epoch: Any = None) -> None:

@@ -12,6 +12,7 @@ from stepsize.schedules.plan import Plan
 from stepsize.schedules.ramps import Ramp
 from stepsize.schedules.schedule import Schedule
 from stepsize.torch import guards, ranks
+from stepsize.torch.cell import STEPS
 from stepsize.torch.groups import Group
 from stepsize.torch.journal import GROUP, Journalled, joining
 from stepsize.torch.shorten import Ending
@@ -30,7 +31,7 @@ class Edited(Journalled):
         """Whether the rates have come to their end, as after a cooldown."""
         bound, moment = self._binding, self._moment()
         trees = {slot.schedule for slot in bound.slots if slot.key == "lr"}
-        return all(bound.told.tree(s).duration <= moment.at(s) for s in trees)
+        return bool(trees) and all(bound.told.tree(s).duration <= moment.at(s) for s in trees)
 
     def cool_down(
         self,
@@ -84,7 +85,8 @@ class Edited(Journalled):
         """Follow other schedules from now on, reached by a straight line from the present value.
 
         Args:
-            plan: the new schedules, by hyper-parameter; or give them by keyword.
+            plan: the new schedules, by hyper-parameter; or give them by keyword. They are for all
+                groups, also for those with schedules of their own.
             over: the length of the straight line: 1 % of the horizon unless given (100 steps where
                 that is unknown); 0 jumps.
             since: whether the new schedules' time counts from "now" or from the "start".
@@ -154,19 +156,34 @@ class Edited(Journalled):
 
     def _apply(self, edit: Any, why: str) -> None:
         """Carry an edit out and write it down; nothing changes where it makes no sense."""
+        self._check_attached(edit.kind)
         bound, moment = self._binding, self._moment()
-        edit = dataclasses.replace(edit, why=edit.why or why)
-        record = edit_data(edit)
+        edit = dataclasses.replace(self._portable(edit), why=edit.why or why)
+        record = edit_data(edit) | self._where()
         before, told = bound.told, bound.told.edited(edit, moment)
-        bound.use(told)
+        bound.use(told, self._cell[STEPS])
         try:
             self.rebind()
         except Exception:
             bound.use(before)
             self.rebind()
             raise
-        self._journal.append(record | self._where())
+        self._journal.append(record)
         guards.set_up(self)
+
+    def _portable(self, edit: Edit) -> Edit:
+        """Give an edit whose lengths in steps are in the unit that survives another world size."""
+        bound, step = self._binding, self._cell[STEPS]
+        unit, here = bound.told.unit, bound.position(step)
+        if unit == "st":
+            return edit
+        if isinstance(edit, Extend):
+            steps = isinstance(edit.total, float)
+            total = bound.position(float(edit.total) - bound.shift) if steps else 0.0  # type: ignore[arg-type]  # a number
+            return dataclasses.replace(edit, total=Time(total, unit)) if steps else edit
+        if not isinstance(edit.over, float) or not edit.over:
+            return edit
+        return dataclasses.replace(edit, over=Time(bound.position(step + edit.over) - here, unit))
 
     # Groups -------------------------------------------------------------------------------------
 
@@ -191,15 +208,20 @@ class Edited(Journalled):
         """
         if clock not in ("run", "own"):
             raise FieldError.of("add_param_group: clock", "'run' or 'own'", clock)
+        rule = f"a whole number from 0 to {len(self.optimizers) - 1}"
+        if optimizer not in range(len(self.optimizers)):
+            raise FieldError.of("add_param_group: optimizer", rule, optimizer)
         self._ready()
+        self._check_attached("add_param_group")
         own = {key: plain_data(each) for key, each in _checked(schedules).items()}
         driver = self.optimizers[optimizer]
-        driver.add_param_group(group)
-        place = (optimizer, len(driver.param_groups) - 1)
+        place = (optimizer, len(driver.param_groups))
         record = {"kind": GROUP, "place": list(place), "clock": clock, "schedules": own}
         record |= self._where()
         before = self._binding.told
-        self._binding.use(joining(before, place, schedules, clock, self._moment()))
+        told = joining(before, place, schedules, clock, self._moment())
+        driver.add_param_group(group)
+        self._binding.use(told, self._cell[STEPS])
         try:
             self.rebind()
         except Exception:

@@ -57,7 +57,8 @@ def put(group: Group, key: str, value: Any) -> None:
         group[key] = value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether a value is one number, or a tensor of one."""
     if isinstance(value, Tensor):
         return value.is_floating_point() and value.numel() == 1
     return isinstance(value, float | int) and not isinstance(value, bool)
@@ -67,9 +68,9 @@ def check_key(group: Group, key: str, where: str) -> None:
     """Raise `FieldError` if the group has no such key."""
     field = "betas" if key in _BETAS else key
     plain = key not in ("betas", "params") and not key.startswith("initial_")
-    if field in group and plain and _is_number(held(group, key)):
+    if field in group and plain and is_number(held(group, key)):
         return
-    known = [k for k in group if not k.startswith("initial_") and _is_number(group[k])]
+    known = [k for k in group if not k.startswith("initial_") and is_number(group[k])]
     known += list(_BETAS) if "betas" in group else []
     cure = "beta1 and beta2 are keys of their own" if key == "betas" else "use one of its keys"
     if key == "momentum" and "betas" in group:

@@ -18,7 +18,7 @@ import torch
 
 from stepsize.time import driving_unit
 from stepsize.torch.cell import ALARM, FIRED, LIMIT, OWN, START, STEPS, Cell
-from stepsize.torch.groups import held, number
+from stepsize.torch.groups import Slot, held, number
 
 if TYPE_CHECKING:
     from stepsize.torch.core import Core
@@ -164,13 +164,23 @@ def length(core: "Core") -> float | None:
     return max(ends) if 0.0 < max(ends) < math.inf else None
 
 
+def other_base(core: "Core", slot: Slot, present: float) -> None:
+    """Say that the base value of a loaded state was taken, and not the script's."""
+    if not slot.schedule.is_absolute:
+        text = (
+            f"group {slot.group}, {slot.key}: the base value {slot.base:g} of the loaded state was "
+            f"taken, not the present {present:g}; give base= to say otherwise"
+        )
+        once(core, "base", text)
+
+
 def remark(core: "Core") -> None:
     """Say which base values were taken, once training has begun and no state was loaded."""
     remarks = core._binding.remarks
     if remarks and core._cell[STEPS] > core._cell[START]:
-        for each in remarks:
+        told, remarks[:] = list(remarks), []
+        for each in told:
             warn(each.removeprefix("Scheduler, "))
-        remarks.clear()
 
 
 def _past(core: "Core", t: float, end: float) -> None:

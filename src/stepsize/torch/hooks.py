@@ -4,7 +4,6 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import torch
@@ -51,13 +50,19 @@ def forwarding_hook(cell: Cell) -> Hook:
 
 
 def put_in_place(handles: list[RemovableHandle], hook: Hook) -> None:
-    """Let another hook have the place of the one that a single handle stands for.
+    """Let another hook have the place of the one that a handle stands for.
 
-    torch may be going through its hooks right now, so none is taken off or added.
+    torch may be going through its hooks right now, so none is taken off or added. Where steps are
+    nested, `outermost` stays and calls what `cell[WRITE]` holds.
     """
-    held = handles[0].hooks_dict_ref() if len(handles) == 1 else None
-    if held is not None and handles[0].id in held:
-        held[handles[0].id] = unseen(hook)
+    for handle in handles:
+        held = handle.hooks_dict_ref()
+        if held is not None and held.get(handle.id) is not None and not _is_nested(held[handle.id]):
+            held[handle.id] = unseen(hook)
+
+
+def _is_nested(hook: Hook) -> bool:
+    return hook.__name__ == "closed"
 
 
 def watching_hook(cell: Cell) -> Hook:
@@ -70,34 +75,23 @@ def watching_hook(cell: Cell) -> Hook:
     return unseen(watched)
 
 
-def outermost(hook: Hook) -> tuple[Hook, Hook]:
-    """Give a pre- and a post-hook that call `hook` once where a `step` calls `super().step()`.
+def outermost(hook: Hook) -> Hook:
+    """Give a post-hook that calls `hook` once where a `step` calls `super().step()`.
 
-    torch fires the hooks of both. An open call is known by its frame: one that an exception has
-    left open does not stand in the stack any more when the next call comes.
+    torch wraps the step of each class, and the hooks fire in both. An inner one is known by the
+    outer one in the stack; nothing is remembered that an exception could leave open.
     """
-    open_calls: list[FrameType] = []
-
-    def opened(optimizer: Any, args: Any, kwargs: Any) -> None:
-        del optimizer, args, kwargs
-        caller = sys._getframe(1)  # noqa: SLF001 (what inspect uses, without its cost)
-        if open_calls:
-            open_calls[:] = [call for call in open_calls if _stands_under(call, caller)]
-        open_calls.append(caller)
 
     def closed(optimizer: Any, args: Any, kwargs: Any) -> None:
-        if open_calls:  # none, where the hooks were put on in the middle of a step
-            open_calls.pop()
-        if not open_calls:
-            hook(optimizer, args, kwargs)
+        wrapper = sys._getframe(1)  # noqa: SLF001 (what inspect uses, without its cost)
+        frame = wrapper.f_back
+        while frame is not None:
+            if frame.f_code is wrapper.f_code and frame.f_locals.get("self") is optimizer:
+                return
+            frame = frame.f_back
+        hook(optimizer, args, kwargs)
 
-    return unseen(opened), unseen(closed)
-
-
-def _stands_under(call: FrameType, frame: FrameType | None) -> bool:
-    while frame is not None and frame is not call:
-        frame = frame.f_back
-    return frame is not None
+    return unseen(closed)
 
 
 def unseen(hook: Hook) -> Hook:
@@ -120,19 +114,11 @@ def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def attach(optimizer: Optimizer, hook: Hook) -> list[RemovableHandle]:
-    """Call the hook at the optimizer's steps; give its handles: none where it has no hooks.
-
-    Two, where a class calls `super().step()`: see `outermost`.
-    """
+    """Call the hook at the optimizer's steps; give its handle: none where it has no hooks."""
     steps = {inspect.unwrap(vars(c)["step"]) for c in type(optimizer).__mro__ if "step" in vars(c)}
+    nested = len(steps) > _OWN_AND_TORCHS  # torch wraps the step of each class that it builds
     try:
-        if len(steps) <= _OWN_AND_TORCHS:  # torch wraps the step of each class that it builds
-            return [optimizer.register_step_post_hook(hook)]
-        before, after = outermost(hook)
-        return [
-            optimizer.register_step_pre_hook(before),
-            optimizer.register_step_post_hook(after),
-        ]
+        return [optimizer.register_step_post_hook(outermost(hook) if nested else hook)]
     except AttributeError:  # a wrapper that never ran Optimizer.__init__
         return []
 

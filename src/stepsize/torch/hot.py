@@ -113,8 +113,8 @@ def hot_path(lanes: list[Lane], cell: Cell, driver: Any, calls: Calls) -> HotPat
     for head, before in heads.items():
         writer.line(1, f"def {head}:")
         others = " or others()" if calls.others else ""
-        tick = ("tick(t)",) if calls.tick is not None else ()
-        for text in (held, *before, *_MOVE, *tick):
+        tick = ("if done is not None: tick(t)",) if calls.tick is not None else ()
+        for text in (held, *before, *_MOVE, *tick, "done = t"):
             writer.line(2, text.format(others=others))
         for bundle in bundles:
             _write_bundle(writer, bundle)
@@ -124,7 +124,7 @@ def hot_path(lanes: list[Lane], cell: Cell, driver: Any, calls: Calls) -> HotPat
     exec(compile("\n".join(writer.lines), "<scheduler>", "exec"), writer.names)  # noqa: S102 (our own text: operators, numbers and bound names)
     known = driver.param_groups
     given = [getattr(calls, name) for name in names]
-    return HotPath(*writer.names["make"](cell, driver, known, len(known), *given))
+    return HotPath(*writer.names.pop("make")(cell, driver, known, len(known), *given))
 
 
 _ADVANCE = (
@@ -146,7 +146,6 @@ _HOOK = (
 _MOVE = (
     "if driver.param_groups is not known or len(known) != size{others}:",
     "    return stale()",
-    "done = t",
     f"if t >= cell[{ALARM}] and look(t):",
     "    return",
 )

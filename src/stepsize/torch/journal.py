@@ -1,6 +1,7 @@
 """The journal of a run: every change of plan as plain data, and what is told after all of them."""
 
 import dataclasses
+import math
 from typing import Any
 
 from stepsize.edits.kinds import edit_from
@@ -25,8 +26,10 @@ class Journalled(Seeing):
         return [dict(record) for record in self._journal]
 
     def _moment(self) -> Moment:
-        bound = self._binding
-        return Moment(self._cell[STEPS], bound.told.horizon, bound.shift, self._clock.seconds)
+        bound, step, seconds = self._binding, self._cell[STEPS], self._clock.seconds
+        if bound.ahead:
+            return Moment(step + bound.ahead, bound.told.horizon, 0.0, seconds)
+        return Moment(step, bound.told.horizon, bound.shift, seconds)
 
     def _where(self) -> Record:
         bound, step = self._binding, self._cell[STEPS]
@@ -40,7 +43,8 @@ class Journalled(Seeing):
     def _replayed(self, told: Told, journal: list[Record]) -> Told:
         """Give what is told after all the changes of a journal."""
         last = max((i for i, each in enumerate(journal) if each["kind"] == KEPT), default=-1)
-        for record in journal[last + 1 :]:
+        joined = [record for record in journal[: last + 1] if record["kind"] == GROUP]
+        for record in [*joined, *journal[last + 1 :]]:
             moment = self._moment_of(record, told)
             if record["kind"] == GROUP:
                 own = {key: _schedule(data) for key, data in record["schedules"].items()}
@@ -55,8 +59,15 @@ class Journalled(Seeing):
         horizon, unit, step = told.horizon, record["unit"], float(record["step"])
         if horizon is None or not unit == told.unit != "st":
             return Moment(step, horizon, 0.0, float(record["seconds"]))
-        shift = horizon.step_at(float(record["position"]), unit) - step
-        return Moment(step, horizon, shift, float(record["seconds"]))
+        there = horizon.step_at(float(record["position"]), unit)
+        if unit == "ep":
+            return Moment(_near(there, step), horizon, 0.0, float(record["seconds"]))
+        return Moment(step, horizon, there - step, float(record["seconds"]))
+
+
+def _near(there: float, step: float) -> float:
+    """Give the step itself where only a conversion and back lies between the two."""
+    return step if math.isclose(there, step, rel_tol=1e-12) else there
 
 
 _WHERE = {"step", "position", "unit", "seconds"}

@@ -38,24 +38,38 @@ def scalar(value: Any) -> float:
     return float(value)
 
 
-def means(seen: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
+def means(read: Callable[[], dict[str, float]], names: tuple[str, ...]) -> dict[str, float]:
     """Give the means over all ranks, the same on every one of them; NaN if it is NaN on one.
 
-    One collective, whatever of `names` was seen, so that ranks which show different things are told
-    so (`FieldError`) instead of one's loss being averaged with another's norm.
+    One collective, whatever of `names` was read, so that ranks which show different things are told
+    so (`FieldError`) instead of one's loss being averaged with another's norm. What one rank cannot
+    read is an error on all of them.
     """
     if ranks() == 1:
-        return seen
+        return read()
+    seen, failed = _attempt(read)
     told = [seen.get(name, 0.0) for name in names] + [float(name in seen) for name in names]
+    told.append(float(failed is not None))
     shared = torch.tensor(told, dtype=torch.float64, device=_device())
     distributed.all_reduce(shared)
     sums = shared.tolist()
-    given = dict(zip(names, sums[len(names) :], strict=True))
+    if failed is not None:
+        raise failed
+    if sums[-1]:
+        raise FieldError("observe: what was seen must be a number on every rank; on one it was not")
+    given = dict(zip(names, sums[len(names) : -1], strict=True))
     for name, number in given.items():
         if number not in (0.0, ranks()):
             rule = f"given on every rank or on none, was given on {number:g} of {ranks()} ranks"
             raise FieldError(f"observe: {name} must be {rule}")
     return {name: total / ranks() for name, total in zip(names, sums, strict=False) if given[name]}
+
+
+def _attempt(read: Callable[[], dict[str, float]]) -> tuple[dict[str, float], FieldError | None]:
+    try:
+        return read(), None
+    except FieldError as error:
+        return {}, error
 
 
 def from_first(make: Callable[[], T]) -> T:

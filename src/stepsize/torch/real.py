@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepsize.torch import ranks
 from stepsize.torch.cell import ALARM, FIRED, KNOWN, STEPS, Cell
 
 
@@ -120,7 +121,7 @@ def _capturing() -> bool:
 def _makes_state(optimizer: Any) -> bool:
     """Tell whether all rates are 0 and all gradients are zeros, as checkpointing sets them."""
     groups = optimizer.param_groups
-    if any(float(group.get("lr", 0.0)) for group in groups):
+    if any(ranks.scalar(group.get("lr", 0.0)) for group in groups):
         return False
     grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-    return not any(bool(grad.any()) for grad in grads)
+    return not any(ranks.scalar((grad != 0).sum()) for grad in grads)

@@ -1,19 +1,39 @@
 """Saving and loading a scheduler, in any order with its optimizer."""
 
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepsize.edits.kinds import Edit, Extend, Replan, edit_data
-from stepsize.errors import FieldError, MismatchError, StepsizeError
+from stepsize.errors import FieldError, MismatchError, StepsizeError, UnitError
 from stepsize.schedules.plan import Plan
 from stepsize.torch import guards
+from stepsize.torch.arguments import OnMismatch, check_way
 from stepsize.torch.cell import FIRED, OWN, START, STEPS
 from stepsize.torch.edited import Edited
 from stepsize.torch.journal import KEPT
 from stepsize.torch.state import Saved, differences, pack, unpack
 from stepsize.torch.told import Told
 
-OnMismatch = Literal["error", "keep", "adopt", "continue"]
-_WAYS = ("error", "keep", "adopt", "continue")
+if TYPE_CHECKING:
+    from stepsize.torch.groups import Slot
+
+_OTHERWISE = "use 'keep' (a jump) or 'adopt', then replan()"
+
+
+def _kinds(description: Mapping[str, Any]) -> list[str]:
+    return [each["kind"] for each in description.get("feedback", [])]
+
+
+def _check_continuing(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `MismatchError` where what cannot be joined without a jump has changed."""
+    if _kinds(was) != _kinds(now):
+        what = f"other controllers ({', '.join(_kinds(was)) or 'none'} before)"
+    elif was.get("floor") != now.get("floor"):
+        what = f"another floor= ({was.get('floor')} before)"
+    else:
+        return
+    raise MismatchError(f"on_mismatch='continue' cannot go over to {what}: {_OTHERWISE}")
 
 
 class _Course(NamedTuple):
@@ -42,14 +62,14 @@ class Savable(Edited):
             self.rebind()
         return pack(self._as_saved(), bound.positions(step))
 
-    def _as_saved(self) -> Saved:
+    def _as_saved(self, unit: str | None = None) -> Saved:
         bound, step = self._binding, self._cell[STEPS]
         return Saved(
             int(step),
             bool(self._cell[FIRED]),
             bound.position(step),
             bound.told.unit,
-            self._described(self._began),
+            self._described(self._began, unit),
             bound.rows(),
             None if self._origin is None else self._described(self._origin),
             self._journal,
@@ -57,10 +77,17 @@ class Savable(Edited):
             self._clock.seconds,
         )
 
-    def _described(self, told: Told) -> dict[str, Any]:
+    def _described(self, told: Told, unit: str | None = None) -> dict[str, Any]:
         feedback = self._binding.controlled.described()
         floors = {"floor": self._by_group("floor")} if self._floors else {}
-        return {**told.described(), **({"feedback": feedback} if feedback else {}), **floors}
+        names = [group.get("name") for _, _, group in self._binding.groups()]
+        named = {"names": names} if any(names) else {}
+        reacts = {"feedback": feedback} if feedback else {}
+        try:
+            described = told.described(unit)
+        except UnitError:  # nothing here converts to it: they differ
+            described = told.described()
+        return {**described, **reacts, **floors, **named}
 
     def _by_group(self, what: str) -> dict[str, list[float | None]]:
         """Give base values, or floors, by key as lists by the present groups."""
@@ -73,7 +100,7 @@ class Savable(Edited):
         return found
 
     def load_state_dict(
-        self, state_dict: dict[str, Any], *, on_mismatch: OnMismatch = "error"
+        self, state_dict: dict[str, Any], *, on_mismatch: OnMismatch | None = None
     ) -> None:
         """Take up the saved position, base values, controllers and journal, and write the values.
 
@@ -85,49 +112,55 @@ class Savable(Edited):
             on_mismatch: "error"; "keep": the present description at the saved number of steps, as
                 if it had always been so; "adopt": the saved schedules and horizon; "continue": the
                 present description from here on, joined to the saved one continuously in value
-                (`extend` where only the length of the run differs, else `replan`).
+                (`extend` where only the length of the run differs, else `replan`). Default: what
+                the scheduler was given.
         """
-        if on_mismatch not in _WAYS:
-            rule = ", ".join(map(repr, _WAYS[:-1])) + f" or {_WAYS[-1]!r}"
-            raise FieldError.of("on_mismatch", rule, on_mismatch)
+        way = self._on_mismatch if on_mismatch is None else check_way(on_mismatch)
         saved = unpack(state_dict)
         if self._binding.outdated():  # a group was added before loading
             self.rebind()
-        found = differences(saved, self._as_saved())
-        if found and on_mismatch == "error":
+        found = differences(saved, self._as_saved(saved.description.get("total_unit", "st")))
+        if found and way == "error":
             raise MismatchError(
                 f"the saved state belongs to something else: {'; '.join(found)}. "
                 "load_state_dict(..., on_mismatch='keep') keeps the present description at the "
                 "saved step, 'adopt' takes the saved schedules, 'continue' goes over from "
-                "the saved schedules to the present ones without a jump"
+                "the saved schedules to the present ones without a jump; where a framework loads, "
+                "give Scheduler(..., on_mismatch=); groups that were added are added before loading"
             )
+        if found and way == "continue":
+            _check_continuing(saved.description, self._described(self._began))
         try:
-            course = self._course(saved, on_mismatch if found else "error")
-            self._take(saved, course, rebase=not found or on_mismatch in ("adopt", "continue"))
+            course = self._course(saved, way if found else "error")
         except StepsizeError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise MismatchError(f"the state is damaged: {error!r}"[:300]) from None
+        rebase = not found or way in ("adopt", "continue")
+        self._take(saved, course, rebase=rebase, adopts=bool(found) and way == "adopt")
 
     def _course(self, saved: Saved, way: str) -> _Course:
         """Give what a state leads to, without changing anything."""
         first = self._began
         if way == "keep":
-            kept = {"kind": KEPT, **self._where_of(saved)}
-            return _Course(first, None, [*saved.journal, kept], first)
-        if way == "adopt":
-            first = first.from_description(saved.description)
-        began = first if saved.origin is None else first.from_description(saved.origin)
-        if way == "continue":
-            began = first.from_description(saved.origin or saved.description)
+            journal = [*saved.journal, {"kind": KEPT, **self._where_of(saved)}]
+            return _Course(first, None, journal, self._replayed(first, journal))
+        said = first
+        if way in ("adopt", "continue"):
+            said = first.from_description(saved.description)
+        first, began = said if way == "adopt" else first, said
+        began = began if saved.origin is None else first.from_description(saved.origin)
         told = self._replayed(began, saved.journal)
         origin = None if began == first else began
         if way != "continue":
             return _Course(first, origin, saved.journal, told)
         where, journal = self._where_of(saved), list(saved.journal)
-        for edit in _continuing(told, first):
+        for edit in _continuing(said, told, first):
             record = {**edit_data(edit), **where}
-            told = told.edited(edit, self._moment_of(record, told))
+            try:
+                told = told.edited(edit, self._moment_of(record, told))
+            except FieldError as error:
+                raise MismatchError(f"on_mismatch='continue': {error}; {_OTHERWISE}") from None
             journal.append(record)
         return _Course(first, began, journal, told)
 
@@ -139,25 +172,34 @@ class Savable(Edited):
             "seconds": saved.seconds,
         }
 
-    def _take(self, saved: Saved, course: _Course, *, rebase: bool) -> None:
+    def _take(self, saved: Saved, course: _Course, *, rebase: bool, adopts: bool) -> None:
         bound, before = self._binding, self._binding.told
+        others: list[tuple[Slot, float]] = []
         controlled, rows = bound.controlled.saved(), bound.rows()
+        own = [row for row in saved.rows if row[2] not in self._bases]
         try:
             bound.use(course.told)
-            if saved.description.get("feedback", []) == bound.controlled.described():
-                bound.controlled.load(saved.controlled)
+            if _kinds(saved.description) == _kinds(self._described(self._began)):
+                bound.controlled.load(saved.controlled, saved.step)
+            if adopts:
+                bound.refloor(saved.description.get("floor", {}))
             if rebase:
-                bound.rebase(saved.rows)
+                others = bound.rebase(own)
             bound.move(bound.shift_for(saved.step, saved.position, saved.unit))
             self.rebind()
         except Exception:
             bound.use(before)
-            bound.controlled.load(controlled)
+            bound.controlled.load(controlled, math.inf)
             bound.rebase(rows)
             self.rebind()
             raise
         self._began, self._origin = course.first, course.origin
         bound.remarks.clear()
+        now = {(s.optimizer, s.group, s.key): s for s in bound.slots}
+        for old, was in others:
+            slot = now[old.optimizer, old.group, old.key]
+            if not math.isclose(was, bound.slot_value(slot, saved.step)):  # which a checkpoint has
+                guards.other_base(self, slot, was)
         self._journal = [dict(record) for record in course.journal]
         self._clock.go_to(saved.seconds, saved.step)
         self._last_metric = None
@@ -172,12 +214,14 @@ class Savable(Edited):
         self._renew()
 
     def __getstate__(self) -> dict[str, Any]:
-        common, special, extra, horizon, reach, _ = self._given
-        given: dict[str, Any] = {"base": self._by_group("base"), "counts": self._counts, **common}
-        given |= {"groups": special, "extra": extra, "reach": reach}
+        began = self._began
+        index = {place[:2]: i for i, place in enumerate(self._binding.groups())}
+        groups = {n if isinstance(n, str) else index[n]: s for n, s in began.special.items()}
+        given: dict[str, Any] = {"base": self._by_group("base"), "counts": self._counts}
+        given |= {**began.common, "groups": groups, "extra": began.extra, "reach": began.reach}
+        given |= {"horizon": began.horizon, "clock": self._clock.read, "follow": self._follows}
+        given |= {"feedback": self._controllers, "on_mismatch": self._on_mismatch}
         given["floor"] = self._by_group("floor") if self._floors else None
-        given |= {"feedback": self._controllers, "follow": self._follows}
-        given["horizon"] = self._began.horizon if callable(horizon) else horizon
         return {"optimizers": self.optimizers, "given": given, "state": self.state_dict()}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
@@ -187,25 +231,27 @@ class Savable(Edited):
         self._bases = {}  # said once; groups added to the copy have bases of their own
 
 
-def _continuing(was: Told, now: Told) -> list[Edit]:
-    """Give the edits that lead from what is told to something else, at one moment."""
-    if was.special != now.special and (was.special or now.special):
+def _continuing(said: Told, told: Told, now: Told) -> list[Edit]:
+    """Give the edits that lead from what is told by now to something else, at one moment.
+
+    `said` is what the code of the saved run said: where this code says the same but for the length,
+    only the length counts.
+    """
+    if said.special != now.special:
         raise MismatchError(
             "on_mismatch='continue' cannot go over to other schedules of single groups: "
-            "use 'keep' (a jump) or 'adopt', then replan()"
+            f"{_OTHERWISE}"
         )
-    before, after = (None if t.horizon is None else t.horizon.total for t in (was, now))
-    same = (was.common, was.extra) == (now.common, now.extra)
+    if {*said.common, *said.extra} != {*now.common, *now.extra}:
+        raise MismatchError(
+            f"on_mismatch='continue' needs the same hyper-parameters scheduled: {_OTHERWISE}"
+        )
+    changed = {k: s for k, s in now.common.items() if said.common[k] != s}
+    changed |= {k: s for k, s in now.extra.items() if said.extra[k] != s}
+    before, after = (None if t.horizon is None else t.horizon.total for t in (told, now))
     edits: list[Edit] = []
-    if before != after and after is not None and (same or before is not None):
+    if before != after and after is not None and (not changed or before is not None):
         edits.append(Extend(after, why="the run was resumed with another length"))
-    if not same:
-        changed = {k: s for k, s in now.common.items() if was.common.get(k) != s}
-        changed |= {k: s for k, s in now.extra.items() if was.extra.get(k) != s}
-        if {*was.common, *was.extra} != {*now.common, *now.extra}:
-            raise MismatchError(
-                "on_mismatch='continue' needs the same hyper-parameters scheduled as before: "
-                "use 'keep' or 'adopt'"
-            )
+    if changed:
         edits.append(Replan(Plan(**changed), since="start", why="resumed with another schedule"))
     return edits

@@ -62,6 +62,8 @@ class Scheduler(Savable, LRScheduler):  # type: ignore[misc]  # step() needs no 
         reach: whether schedules reach their end at the horizon's "end", one step after the last, or
             at the "last" step.
         take_over: detach a scheduler that writes the same keys instead of raising.
+        on_mismatch: what `load_state_dict` does with a state of something else, where it is not
+            told: frameworks load without asking.
         clock: what gives the seconds for schedules over wall-clock time.
 
     Raises `FieldError` for unknown keys and groups, a factor that is a rate in disguise (peak

@@ -1,12 +1,15 @@
 """What a scheduler sees: losses and metrics, shown to its controllers."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from stepsize.errors import FieldError
+from stepsize.edits.kinds import CoolDown, Edit
+from stepsize.errors import FieldError, StepsizeError
 from stepsize.feedback import Seen
-from stepsize.torch import ranks
+from stepsize.torch import guards, ranks
 from stepsize.torch.cell import FIRED, STEPS
 from stepsize.torch.controlled import Reaction
 from stepsize.torch.core import Core
@@ -37,15 +40,17 @@ class Seeing(Core):
         """
         self._ready()
         given = {"loss": loss, "metric": metric, "grad_norm": grad_norm}
-        seen = {name: _number(name, value) for name, value in given.items() if value is not None}
-        if reduce:
-            seen = ranks.means(seen, tuple(given))
+
+        def read() -> dict[str, float]:
+            return {name: _number(name, x) for name, x in given.items() if x is not None}
+
+        seen = ranks.means(read, tuple(given)) if reduce else read()
         self._shown |= set(seen)
         t = self._cell[STEPS]
         if "metric" in seen and self._repeated(t, seen["metric"]):
             del seen["metric"]
         if seen:
-            self._react(self._binding.controlled.see(Seen(t, **seen)))
+            self._react(self._binding.controlled.see(Seen(t, **seen), self._clock.seconds))
 
     def _repeated(self, t: float, metric: float) -> bool:
         """Tell whether a metric comes again at the same time; in a dry loop time stands still."""
@@ -59,13 +64,29 @@ class Seeing(Core):
         self._renew()
         for controller, update in reactions:
             if update.edit is not None:
-                self._apply(update.edit, f"{controller.kind}: {update.note}")
+                self._carry_out(update.edit, f"{controller.kind}: {update.note}")
+
+    def _carry_out(self, edit: Edit, why: str) -> None:
+        """Make a controller's edit, as far as there is room; training goes on whatever it asks."""
+        ways = [edit]
+        if isinstance(edit, CoolDown):
+            ways.append(dataclasses.replace(edit, over="rest"))
+        for way in ways:
+            try:
+                self._apply(way, why)
+            except StepsizeError as error:
+                failed = error
+            else:
+                return
+        guards.once(self, why, f"{why}; but that could not be done: {failed}")
 
     def _apply(self, edit: Any, why: str) -> None:
         raise NotImplementedError
 
     def _given_metric(self, metrics: Any, epoch: Any) -> None:
-        number = isinstance(metrics, str | Tensor) or hasattr(metrics, "__float__")
+        number = isinstance(metrics, str | Tensor | Mapping | Sequence) or hasattr(
+            metrics, "__float__"
+        )
         if metrics is not None and not number:
             self._advance()  # what calls handlers of events passes itself, as ignite's engine does
             return

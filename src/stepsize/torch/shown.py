@@ -7,7 +7,10 @@ from stepsize.drawing.series import listed
 from stepsize.look.entries import Entry
 from stepsize.schedules.schedule import Schedule
 from stepsize.schedules.tables import Piecewise
+from stepsize.time import driving_unit
 from stepsize.torch.binding import Binding, group_names
+from stepsize.torch.groups import is_number, number
+from stepsize.units import Time
 
 if TYPE_CHECKING:
     from stepsize.torch.groups import Slot
@@ -34,12 +37,18 @@ def tracks(bound: Binding) -> Iterator[Entry]:
 
 def _used(bound: Binding, key: str, schedule: Schedule) -> Schedule:
     """Give a schedule times what controllers have multiplied it with (for all groups)."""
-    table = {0.0: 1.0} | {step: f for step, k, f, _ in bound.controlled.history if k == key}
+    timed = driving_unit(schedule, bound.told.horizon) == "s"
+    rows = [row for row in bound.controlled.history if row[1] == key]
+    table = {0.0: 1.0} | {row[0]: row[2] for row in rows}
+    if timed:
+        table = {Time(0.0, "s"): 1.0} | {Time(row[4], "s"): row[2] for row in rows}
     return schedule * Piecewise(table) if len(table) > 1 else schedule
 
 
 def _names(bound: Binding) -> list[str]:
-    return list(group_names(bound.groups(), len(bound.optimizers)))
+    """Give a name to every group; one that has a name like another's has its number too."""
+    names = list(group_names(bound.groups(), len(bound.optimizers)))
+    return [f"{n} {i}" if n in names[:i] else n for i, n in enumerate(names)]
 
 
 def logged(bound: Binding, step: int) -> dict[str, float]:
@@ -59,4 +68,4 @@ def logged(bound: Binding, step: int) -> dict[str, float]:
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None or isinstance(value, bool) else float(value)
+    return number(value) if is_number(value) else None

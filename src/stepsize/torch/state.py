@@ -51,9 +51,13 @@ def pack(saved: Saved, positions: dict[str, float]) -> dict[str, Any]:
         "position": saved.position,
         "unit": saved.unit,
         "fingerprint": hashed(told),
-        "checksum": hashed(text),
+        "checksum": _whole(text, saved.step, int(saved.counted), saved.position, saved.unit),
         "details": text,
     }
+
+
+def _whole(details: str, step: Any, counted: Any, position: Any, unit: Any) -> str:
+    return hashed(f"{int(step)} {int(counted)} {float(position)!r} {unit} {details}")
 
 
 def hashed(told: str) -> str:
@@ -76,7 +80,8 @@ def unpack(state: Any) -> Saved:
             "update stepsize"
         )
     try:
-        whole = hashed(state["details"]) == state["checksum"]
+        outer = [state[key] for key in ("step", "counted", "position", "unit")]
+        whole = _whole(state["details"], *outer) == state["checksum"]
         saved = _read(state)
     except (
         TypeError,
@@ -116,10 +121,7 @@ def _read(state: dict[str, Any]) -> Saved:
 
 def differences(saved: Saved, now: Saved) -> list[str]:
     """Say where a saved state and the present one differ, field by field; not in their position."""
-    found = []
-    if saved.unit != now.unit:
-        found.append(f"unit: saved {saved.unit!r}, now {now.unit!r}")
-    found += [
+    found = [
         f"{path}: saved {was}, now {is_now}"
         for path, was, is_now in changes(saved.description, now.description)
     ]

@@ -31,6 +31,7 @@ class Told:
     extra: Schedules
     horizon: Horizon | None = None
     reach: Literal["end", "last"] = "end"
+    by_epoch: bool = False  # whether epochs counted before an edit wrote the past in steps
 
     def __post_init__(self) -> None:
         needs = [schedule for schedule in self.schedules() if units_of(schedule)]
@@ -53,7 +54,21 @@ class Told:
     def unit(self) -> str:
         """The unit in which the position must survive a change of batch size."""
         units = {driving_unit(schedule, self.horizon) for schedule in self.schedules()}
-        return next((u for u in ("tok", "samples") if u in units), "st")
+        return next(
+            (u for u in ("tok", "samples") if u in units), "ep" if self._by_epoch() else "st"
+        )
+
+    def _by_epoch(self) -> bool:
+        """Tell whether it is epochs that count, however many steps they have."""
+        horizon = self.horizon
+        if horizon is None or horizon.batches_per_epoch is None:
+            return False
+        if self.by_epoch:
+            return True
+        units: set[str] = set().union(*map(units_of, self.schedules()))
+        length = "" if horizon.total is None else amount_of(horizon.total)[1]
+        ramp = isinstance(horizon.batch_size, Schedule)
+        return not ramp and ("ep" in units or bool(length == "ep" and units & {"%", "rest"}))
 
     @property
     def timed(self) -> bool:
@@ -76,19 +91,24 @@ class Told:
             raise FieldError.of("extend", "of a run planned with reach='end'", self.reach)
         if self.reach == "last":
             return self._reached(moment).edited(edit, moment)
-        every = tuple(self.schedules())
-        common, horizon = carried(edit, self.common, moment, every)
-        extra, _ = carried(edit, self.extra, moment, every)
-        special = self.special
-        if isinstance(edit, CoolDown | Extend):
-            special = {name: carried(edit, own, moment, every)[0] for name, own in special.items()}
-        made = Told(common, special, extra, horizon)
+        common, horizon = carried(edit, self.common, moment)
+        extra, _ = carried(edit, self.extra, moment)
+        special = {n: carried(edit, own, moment)[0] for n, own in self.special.items()}
+        made = Told(common, special, extra, horizon, by_epoch=self.unit == "ep")
         if isinstance(edit, Extend) and horizon != self.horizon:
-            self._check_moved(made)
+            self._check_moved(made, moment)
+        if isinstance(edit, CoolDown) and made == self:
+            cure = "there is nothing to cool down"
+            raise FieldError.of("cool_down", "of a value above 0", 0.0, cure)
         return made
 
-    def _check_moved(self, made: "Told") -> None:
-        """Raise `FieldError` where a longer run moves nothing, though something ends."""
+    def _check_moved(self, made: "Told", moment: Moment) -> None:
+        """Raise `FieldError` where a longer run moves nothing, though something will end.
+
+        A run that has ended may be made longer: its values stay, and can be replanned then.
+        """
+        if all(map(moment.ended, self.schedules())):
+            return
         both = zip(self.schedules(), made.schedules(), strict=True)
         pairs = [(self.tree(old), made.tree(new)) for old, new in both]
         ends = [new for _, new in pairs if new.duration < math.inf]
@@ -105,13 +125,14 @@ class Told:
             return {k: written(self.tree(s), moment.clock(s).unit) for k, s in told.items()}
 
         special = {name: plain(own) for name, own in self.special.items()}
-        return Told(plain(self.common), special, plain(self.extra), self.horizon)
+        return Told(
+            plain(self.common), special, plain(self.extra), self.horizon, by_epoch=self.unit == "ep"
+        )
 
     def _check_keys(self, edit: CoolDown | Replan) -> None:
         if isinstance(edit, Replan):
             _check_peaks(edit)
-        own = set() if isinstance(edit, Replan) else {k for s in self.special.values() for k in s}
-        known = {*self.common, *self.extra} | own
+        known = {*self.common, *self.extra, *(k for own in self.special.values() for k in own)}
         for key in edit.keys if isinstance(edit, CoolDown) else edit.plan:
             if key not in known:
                 shown = ", ".join(sorted(known))
@@ -119,8 +140,12 @@ class Told:
 
     # As data ------------------------------------------------------------------------------------
 
-    def described(self) -> dict[str, Any]:
-        """Everything that must agree for a position to mean the same, as plain data."""
+    def described(self, given: str | None = None) -> dict[str, Any]:
+        """Everything that must agree for a position to mean the same, as plain data.
+
+        `given` is a unit for the length of the run, to compare with one that is in it.
+        """
+        unit = self.unit if given is None else given
         told: dict[str, Any] = {
             "schedules": _data(self.common),
             "groups": {_name(g): _data(own) for g, own in sorted(self.special.items(), key=str)},
@@ -129,9 +154,11 @@ class Told:
         units: set[str] = set().union(*map(units_of, self.schedules()))
         horizon = self.horizon
         if horizon is not None and units & {"%", "rest"}:
-            told |= {"total": _total(horizon, self.unit)} if horizon.total else {"open_end": True}
+            told |= {"total": _total(horizon, unit)} if horizon.total else {"open_end": True}
         if horizon is not None and "ep" in units:
-            told["epoch"] = horizon.position(horizon.step_at(1.0, "ep"), self.unit)
+            told["epoch"] = horizon.position(horizon.step_at(1.0, "ep"), unit)
+        if unit != "st" and ("total" in told or "epoch" in told):
+            told["total_unit"] = unit
         return told | ({"reach": "last"} if self.reach == "last" else {})
 
     def from_description(self, data: Mapping[str, Any]) -> "Told":
@@ -140,9 +167,7 @@ class Told:
         special = {_place(name): _read(own) for name, own in data["groups"].items()}
         horizon = self.horizon
         if "total" in data:
-            units = {driving_unit(s) for s in (*common.values(), *extra.values())}
-            unit = next((u for u in ("tok", "samples") if u in units), "st")
-            total = data["total"]
+            total, unit = data["total"], data.get("total_unit", "st")
             if not isinstance(total, str) and unit != "st":
                 total = Time(float(total), unit)
             horizon = replace(horizon or Horizon(), total=total, open_end=False)
@@ -175,6 +200,8 @@ def _total(horizon: Horizon, unit: str) -> float | str:
     amount, written = amount_of(horizon.total)  # type: ignore[arg-type]  # there is one
     if unit == "st" or written == "s":
         return f"{amount!r} s" if written == "s" else horizon.steps
+    if written == unit == "ep":
+        return amount
     # not up to whole steps, which are as long as the world is large
     return round(horizon.position(horizon.step_at(amount, written), unit))
 

@@ -55,6 +55,11 @@ class Valued:
             for g, group in enumerate(each.param_groups)
         ]
 
+    @property
+    def ahead(self) -> float:
+        """Steps by which schedules in steps are ahead: only where it is epochs that count."""
+        return self.shift if self.told.unit == "ep" else 0.0
+
     def value_of(self, schedule: Schedule) -> Callable[[float], float]:
         """Give the compiled schedule as a function of steps; compiled once.
 
@@ -69,15 +74,18 @@ class Valued:
     ) -> Callable[[float], float]:
         horizon, shift, clock = self.told.horizon, self.shift, self.clock
         unit = driving_unit(schedule, horizon)
-        if horizon is None or unit == "st":
+        if horizon is None or (unit == "st" and not self.ahead):
             return value
+        if unit == "st":
+            ahead = self.ahead
+            return lambda step: value(step + ahead)
         if unit == "s":
             return lambda _step: value(clock.seconds)
         return lambda step: value(horizon.position(step + shift, unit))
 
     def _formula_of(self, schedule: Schedule) -> Callable[[Any, Names], Any]:
         """Give the schedule's formula of steps, for the hot path."""
-        if driving_unit(schedule, self.told.horizon) == "st":
+        if driving_unit(schedule, self.told.horizon) == "st" and not self.ahead:
             return self.told.tree(schedule)._value  # noqa: SLF001 (compiled into the hot path, as `compile` does)
         value = self.value_of(schedule)
         return lambda t, xp: xp.call(value, t)
@@ -135,7 +143,8 @@ class Valued:
 
     def extra_at(self, name: str, step: float) -> float:
         """Give an extra value at a step."""
-        return self.value_of(self.told.extra[name])(step) * self.controlled.factor(name)
+        value, controlled = self.value_of(self.told.extra[name])(step), self.controlled
+        return max(value * controlled.factor(name), min(controlled.low(name, {}, -1), value))
 
 
 def _present(group: Mapping[str, Any], key: str) -> float | None:

@@ -77,7 +77,7 @@ class Watch:
         self._told: Any = None  # what the status was written for
         self._status: dict[str, Any] = {}
         self._last = math.inf  # the step at which the rates end
-        self._complained = False
+        self._complained: set[str] = set()  # of what
         self._gap, self.due = 1.0, core._cell[STEPS] + 1.0
 
     # Its life -----------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Watch:
         if not numbers:
             return
         seen = {name: float(number in arrived) for name, number in numbers.items()}
-        for name, share in ranks.means(seen, tuple(numbers)).items():
+        for name, share in ranks.means(lambda: seen, tuple(numbers)).items():
             if share > 0:
                 arrived.setdefault(numbers[name], now)
 
@@ -202,8 +202,9 @@ class Watch:
             )
 
     def _complain(self, text: str) -> None:
-        if not self._complained:
-            self._complained = True
+        what = text.partition(":")[0]
+        if what not in self._complained:
+            self._complained.add(what)
             warn(f"watch: {text}")
 
     # Telling ------------------------------------------------------------------------------------
