@@ -198,6 +198,16 @@ def test_an_edited_run_in_epochs_goes_on_with_another_number_of_processes(edit):
     assert of_twenty == pytest.approx(of_ten, rel=1e-9, abs=1e-12)
 
 
+def test_a_run_in_epochs_on_other_processes_is_shown_as_it_is():
+    saving = run(SHARES, Horizon("90ep", batches_per_epoch=10), steps=450)
+    again = loaded(run(SHARES, Horizon("90ep", batches_per_epoch=20)), saving)
+    assert check(again) == ()
+    assert "0.0162" not in str(describe(again))  # where 1350 steps of 1800 end
+    assert not go(again, 899).finished
+    assert go(again).finished
+    assert rates(again) == [0.0]
+
+
 # Controllers --------------------------------------------------------------------------------------
 
 
@@ -283,7 +293,7 @@ def test_a_long_history_keeps_both_keys():
     guard = SpikeGuard(keys=keys, cold=0, consecutive=1, cooldown=0, recover=3, decay=0.5)
     controlled = Controlled((guard,), None)
     for t in range(5000):
-        controlled.see(Seen(float(t), loss=math.nan if t % 4 == 0 else 1.0))
+        controlled.see(Seen(float(t), loss=math.nan if t % 4 == 0 else 1.0), float(t), 0.0)
     early = controlled.history[:900]
     assert len(controlled.history) <= 4096
     assert {key for _, key, *_ in early} == set(keys)

@@ -686,6 +686,7 @@ def test_a_horizon_that_comes_late(run):
     assert it.scheduler.last_epoch <= 100
 
 
+@pytest.mark.filterwarnings("ignore:.*an earlier run of this folder")
 def test_with_following_and_with_calls_counted(run):
     for fields in ({"follow": True}, {"counts": "calls"}):
         it = run(**fields)

@@ -55,7 +55,7 @@ class Controlled:
         both = zip(self.controllers, made, strict=True)
         self.controllers = [_passed(new, was.after, was.until, now) for was, new in both]
 
-    def see(self, seen: Seen, seconds: float = 0.0) -> list[Reaction]:
+    def see(self, seen: Seen, step: float, seconds: float) -> list[Reaction]:
         """Show all of them something; give the answers by which something changes."""
         found = []
         for i, each in enumerate(self.controllers):
@@ -66,9 +66,7 @@ class Controlled:
                 found.append(Reaction(each, update))
         for made in found:
             why = f"{made.controller.kind}: {made.update.note}"
-            self.history += [
-                [seen.t, k, self.factor(k), why, seconds] for k in made.controller.keys
-            ]
+            self.history += [[step, k, self.factor(k), why, seconds] for k in made.controller.keys]
         if len(self.history) > _LONGEST:  # every second one of the older half goes
             half = _LONGEST // 2
             times = dict.fromkeys(row[0] for row in self.history[:half])

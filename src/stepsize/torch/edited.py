@@ -161,7 +161,7 @@ class Edited(Journalled):
         edit = dataclasses.replace(self._portable(edit), why=edit.why or why)
         record = edit_data(edit) | self._where()
         before, told = bound.told, bound.told.edited(edit, moment)
-        bound.use(told, self._cell[STEPS])
+        bound.use(told, self._cell[STEPS] + bound.shift)
         try:
             self.rebind()
         except Exception:

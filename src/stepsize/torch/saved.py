@@ -179,13 +179,14 @@ class Savable(Edited):
         own = [row for row in saved.rows if row[2] not in self._bases]
         try:
             bound.use(course.told)
+            shift = bound.shift_for(saved.step, saved.position, saved.unit)
             if _kinds(saved.description) == _kinds(self._described(self._began)):
-                bound.controlled.load(saved.controlled, saved.step)
+                bound.controlled.load(saved.controlled, saved.step + shift)
             if adopts:
                 bound.refloor(saved.description.get("floor", {}))
             if rebase:
                 others = bound.rebase(own)
-            bound.move(bound.shift_for(saved.step, saved.position, saved.unit))
+            bound.move(shift)
             self.rebind()
         except Exception:
             bound.use(before)

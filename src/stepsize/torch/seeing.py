@@ -50,7 +50,9 @@ class Seeing(Core):
         if "metric" in seen and self._repeated(t, seen["metric"]):
             del seen["metric"]
         if seen:
-            self._react(self._binding.controlled.see(Seen(t, **seen), self._clock.seconds))
+            bound = self._binding  # its shift: moments are the horizon's, in another world too
+            there = Seen(t + bound.shift, **seen)
+            self._react(bound.controlled.see(there, t, self._clock.seconds))
 
     def _repeated(self, t: float, metric: float) -> bool:
         """Tell whether a metric comes again at the same time; in a dry loop time stands still."""

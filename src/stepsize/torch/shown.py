@@ -37,7 +37,10 @@ def tracks(bound: Binding) -> Iterator[Entry]:
 
 def _used(bound: Binding, key: str, schedule: Schedule) -> Schedule:
     """Give a schedule times what controllers have multiplied it with (for all groups)."""
-    timed = driving_unit(schedule, bound.told.horizon) == "s"
+    unit = driving_unit(schedule, bound.told.horizon)
+    if unit == "st" and bound.ahead:
+        schedule = bound.told.tree(schedule).shifted(-bound.ahead)
+    timed = unit == "s"
     rows = [row for row in bound.controlled.history if row[1] == key]
     table = {0.0: 1.0} | {row[0]: row[2] for row in rows}
     if timed:

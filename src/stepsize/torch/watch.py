@@ -171,6 +171,14 @@ class Watch:
         if self._inbox is not None and now >= self._next_read:
             self._waiting = self._inbox.orders(core._journal, t)
             self._next_read = now + _READ
+            again = [
+                f"{order.edit.kind} at step {order.step}" for order in self._waiting if order.step
+            ]
+            if again and not core._cell[START]:  # a run from the very beginning
+                self._complain(
+                    f"an earlier run of this folder was told to {', '.join(again)}: this run does "
+                    "the same; remove its folder of edits if that is not wanted"
+                )
         return self._waiting
 
     # Doing --------------------------------------------------------------------------------------
