@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stepsize.control.mailbox import Answer, Data, Mailbox, UnfinishedError, read_edit
-from stepsize.edits.kinds import Edit
+from stepsize.edits.kinds import WHERE, Edit
 from stepsize.errors import SpecError, StepsizeError
 
 _TAG = re.compile(r"\[request (\w[\w.-]*)\]$", re.ASCII)
-_WHERE = {"step", "position", "unit", "seconds"}
 
 
 class Order(NamedTuple):
@@ -63,7 +62,7 @@ class Inbox:
             self._answers[name] = answer
         if record is not None:
             if answer is None or not answer.accepted:
-                edit = {k: v for k, v in record.items() if k not in _WHERE}
+                edit = {k: v for k, v in record.items() if k not in WHERE}
                 edit["why"] = _TAG.sub("", edit["why"]).rstrip()
                 self.reply(name, Answer(True, int(record["step"]), "", edit))
             return None

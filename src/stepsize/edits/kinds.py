@@ -141,6 +141,8 @@ class Replan:
 
 
 Edit = CoolDown | Extend | Replan
+WHERE: Final = frozenset({"step", "position", "unit", "seconds"})
+"""What a journal says beside an edit: where the run was."""
 KINDS: Final = {cls.kind: cls for cls in (CoolDown, Extend, Replan)}
 
 
@@ -184,4 +186,4 @@ def _text(field: str, given: object) -> None:
         raise FieldError.of(field, "a text", given)
 
 
-__all__ = ["KINDS", "CoolDown", "Edit", "Extend", "Replan", "edit_data", "edit_from"]
+__all__ = ["KINDS", "WHERE", "CoolDown", "Edit", "Extend", "Replan", "edit_data", "edit_from"]

@@ -43,6 +43,8 @@ Feedback = Controller | Iterable[Controller]
 class Core:
     """Binds schedules to optimizers, counts their steps and writes the values."""
 
+    _first: list[Callable[[], None]]  # hooks before the first step
+
     def __init__(
         self,
         optimizer: Optimizer | Iterable[Optimizer],
@@ -73,22 +75,8 @@ class Core:
         self._given = (common, special_of(groups), others, horizon, reach, take_over)
         self._counts, self._bases, self._floors = counts, bases_of(base), bases_of(floor, "floor")
         self._controllers = controllers_of(feedback)
-        self._clock = Clock(clock)
-        self._cell = new_cell()
-        self._reality = Reality(self._cell, hooks.weakly(self, "_count_calls"))
-        self._removers: list[Callable[[], None]] = []
-        self._counting: list[RemovableHandle] = []
-        self._first: list[Callable[[], None]] = []  # hooks before the first step
-        self._watching = False
-        self._alarms = guards.Alarms(self, self._cell)
-        self._journal: list[dict[str, Any]] = []
-        self._on_mismatch = check_way(on_mismatch)
-        self._bound: Binding | None = None
-        self._detached = False
-        self._armed = 0
-        self._last_metric: tuple[float, float] | None = None
-        self._said: set[str] = set()  # by the guards
-        self._shown: set[str] = set()  # what kinds of things were observed
+        self._clock, self._on_mismatch = Clock(clock), check_way(on_mismatch)
+        self._blank()
         sees_metrics = any(each.sees == "metric" for each in self._controllers)
         self._follows = sees_metrics if follow is None else bool(follow)
         if not callable(horizon):
@@ -101,6 +89,23 @@ class Core:
         for each in self.optimizers:
             self._removers += hooks.after_loading(each, hooks.calling(self, "_loaded"))
         weakref.finalize(self, _end, self._removers, self._cell).atexit = False
+
+    def _blank(self) -> None:
+        """Give every field of a scheduler that is bound to nothing yet."""
+        self._cell = new_cell()
+        self._reality = Reality(self._cell, hooks.weakly(self, "_count_calls"))
+        self._removers: list[Callable[[], None]] = []
+        self._counting: list[RemovableHandle] = []
+        self._first = []
+        self._watching = False
+        self._alarms = guards.Alarms(self, self._cell)
+        self._journal: list[dict[str, Any]] = []
+        self._bound: Binding | None = None
+        self._detached = False
+        self._armed = 0
+        self._last_metric: tuple[float, float] | None = None
+        self._said: set[str] = set()  # by the guards
+        self._shown: set[str] = set()  # what kinds of things were observed
 
     # Construction -------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from stepsize.edits.kinds import edit_from
+from stepsize.edits.kinds import WHERE, edit_from
 from stepsize.edits.moment import Moment
 from stepsize.files.description import from_dict
 from stepsize.schedules.schedule import Schedule
@@ -51,7 +51,7 @@ class Journalled(Seeing):
                 place = (int(record["place"][0]), int(record["place"][1]))
                 told = joining(told, place, own, record["clock"], moment)
             else:
-                data = {k: v for k, v in record.items() if k not in _WHERE}
+                data = {k: v for k, v in record.items() if k not in WHERE}
                 told = told.edited(edit_from(data), moment)
         return told
 
@@ -68,9 +68,6 @@ class Journalled(Seeing):
 def _near(there: float, step: float) -> float:
     """Give the step itself where only a conversion and back lies between the two."""
     return step if math.isclose(there, step, rel_tol=1e-12) else there
-
-
-_WHERE = {"step", "position", "unit", "seconds"}
 
 
 def joining(
