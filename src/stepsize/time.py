@@ -32,7 +32,8 @@ def driving_unit(schedule: "Schedule | Plan", horizon: "Horizon | None" = None) 
 
     It is the unit the schedule is written in: a cosine over tokens is another curve than one over
     steps as soon as the batch size changes. One that is written in shares of the horizon alone is
-    moved by what the horizon's length is written in: tokens, samples, or wall-clock time.
+    moved by what the horizon's length is written in: wall-clock time, or tokens and samples where
+    the batch size is a number.
 
     >>> from stepsize import Cosine, Horizon, Warmup
     >>> driving_unit(Warmup("5%") >> Cosine()), driving_unit(Warmup("1e6 tok") >> Cosine())
@@ -50,7 +51,8 @@ def driving_unit(schedule: "Schedule | Plan", horizon: "Horizon | None" = None) 
     if not shares or horizon is None or horizon.total is None:
         return "st"
     unit = amount_of(horizon.total)[1]
-    return "st" if unit == "ep" else unit
+    ramp = isinstance(horizon.batch_size, Schedule)
+    return "st" if unit == "ep" or (ramp and unit != "s") else unit
 
 
 @dataclass(frozen=True, slots=True)

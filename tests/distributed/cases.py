@@ -282,16 +282,6 @@ def wrongly_edited(first):
     return found
 
 
-def sent():
-    """Replan with a function that has a name."""
-    run = Run().scheduled(lr=Constant(), horizon=Horizon(40))
-    run.step()
-    run.scheduler.replan(lr=Custom(falling), over=0)
-    for _ in range(3):
-        run.step()
-    return run.scheduler.get_last_lr()
-
-
 # Norms of split gradients -----------------------------------------------------------------------
 
 

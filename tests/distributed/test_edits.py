@@ -28,7 +28,3 @@ def test_an_invalid_edit_of_another_rank_is_not_asked_for(world):
     first, *others = world.run(cases.wrongly_edited, first=False)
     assert others == [first] * (world.size - 1)
     assert [error for error, _, _ in first.values()] == [""] * len(cases.INVALID)
-
-
-def test_a_function_with_a_name_is_sent(world):
-    assert world.run(cases.sent) == [[0.125 / 4]] * world.size

@@ -83,7 +83,7 @@ def test_killed_and_restarted_it_is_the_run_that_never_stopped(world_of, folders
         assert found[rank]["state"] == want[0]["state"]
     assert [edit["kind"] for edit in found[0]["journal"]] == ["extend", "cool_down"]
     factors = json.loads(found[0]["state"]["details"])["controlled"]["history"]
-    assert {why.partition(":")[0] for _, _, _, why in factors} == {"plateau", "spike_guard"}
+    assert {why.partition(":")[0] for _, _, _, why, _ in factors} == {"plateau", "spike_guard"}
 
 
 @pytest.fixture(scope="module")

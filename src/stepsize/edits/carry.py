@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepsize.edits.kinds import CoolDown, Edit, Replan
-from stepsize.edits.moment import Moment, in_unit, joined, past
+from stepsize.edits.moment import Moment, in_unit, joined, past, written
 from stepsize.edits.stretch import extended, extended_horizon
 from stepsize.errors import FieldError
 from stepsize.schedules.ramps import Linear
@@ -30,10 +30,17 @@ def carried(edit: Edit, told: Told, moment: Moment) -> tuple[dict[str, Schedule]
         made = {k: replanned(s, plan[k], edit, moment) if k in plan else s for k, s in told.items()}
         return made, moment.horizon
     horizon = extended_horizon(edit, moment)
-    return {k: extended(s, moment, horizon) for k, s in told.items()}, horizon
+    return {k: _extended(s, moment, horizon) for k, s in told.items()}, horizon
 
 
 # Cool down -------------------------------------------------------------------------------------
+
+
+def _extended(schedule: Schedule, moment: Moment, horizon: Horizon) -> Schedule:
+    """Give a schedule over another horizon; one that has ended stays as it was."""
+    if moment.ended(schedule):
+        return written(moment.tree(schedule), moment.clock(schedule).unit)
+    return extended(schedule, moment, horizon)
 
 
 def _cooled(edit: CoolDown, told: Told, moment: Moment) -> dict[str, Schedule]:
