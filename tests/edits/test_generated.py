@@ -332,7 +332,11 @@ def test_what_an_edit_makes_is_a_schedule_like_any_other(cls, number):
         edit = data.draw(
             st.one_of(extensions(run), cool_downs(run), replans(run, "now"), replans(run, "start"))
         )
-        made, horizon = run.edited(edit)
+        try:
+            made, horizon = run.edited(edit)
+        except FieldError as error:  # a tree that is nonsense as soon as its shares are numbers
+            assume("Resumed.after must be before the end" not in str(error))
+            raise
         assert from_dict(json.loads(json.dumps(to_dict(made))), trust=("tests",)) == made
         assert eval(repr(made), NAMESPACE) == made  # noqa: S307 (our own text)
         if not customs(made):
