@@ -9,7 +9,7 @@ from stepsize.edits.moment import Moment
 from stepsize.files.description import from_dict
 from stepsize.schedules.schedule import Schedule
 from stepsize.torch.cell import STEPS
-from stepsize.torch.seeing import Seeing
+from stepsize.torch.core import Core
 from stepsize.torch.told import Place, Told
 from stepsize.units import Time
 
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 GROUP, KEPT = "group", "kept"
 
 
-class Journalled(Seeing):
+class Journalled(Core):
     """A scheduler that knows what was changed, and when."""
 
     @property

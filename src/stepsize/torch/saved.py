@@ -10,8 +10,8 @@ from stepsize.schedules.plan import Plan
 from stepsize.torch import guards
 from stepsize.torch.arguments import OnMismatch, check_way
 from stepsize.torch.cell import FIRED, OWN, START, STEPS
-from stepsize.torch.edited import Edited
 from stepsize.torch.journal import KEPT
+from stepsize.torch.seeing import Seeing
 from stepsize.torch.state import Saved, differences, pack, unpack
 from stepsize.torch.told import Told
 
@@ -45,7 +45,7 @@ class _Course(NamedTuple):
     told: Told
 
 
-class Savable(Edited):
+class Savable(Seeing):
     """A scheduler that is saved and resumed."""
 
     _origin: Told | None = None  # what training began with, where the user's code says another

@@ -12,10 +12,10 @@ from stepsize.feedback import Seen
 from stepsize.torch import guards, ranks
 from stepsize.torch.cell import FIRED, STEPS
 from stepsize.torch.controlled import Reaction
-from stepsize.torch.core import Core
+from stepsize.torch.edited import Edited
 
 
-class Seeing(Core):
+class Seeing(Edited):
     """A scheduler that can be shown what was measured."""
 
     def observe(
@@ -81,9 +81,6 @@ class Seeing(Core):
             else:
                 return
         guards.once(self, why, f"{why}; but that could not be done: {failed}")
-
-    def _apply(self, edit: Any, why: str) -> None:
-        raise NotImplementedError
 
     def _given_metric(self, metrics: Any, epoch: Any) -> None:
         number = isinstance(metrics, str | Tensor | Mapping | Sequence) or hasattr(
