@@ -68,9 +68,10 @@ class Edited(Journalled):
                 total.
             why: a remark for the journal.
 
-        Collective, as `cool_down`. Raises `FieldError` for an end that lies behind, or where nothing
-        would move because every schedule has a length of its own. A run that has ended may be made
-        longer: its values stay as they are until they are replanned.
+        A run that has ended may be made longer: its values stay until they are replanned.
+
+        Collective, as `cool_down`. Raises `FieldError` for an end that lies behind, or where
+        nothing would move because every schedule has a length of its own.
         """
         self._edit(lambda: Extend(self._total_of(horizon), why))
 
