@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast, dataclass_transform
 
 from stepsize.edits.kinds import Edit
-from stepsize.errors import FieldError, SpecError, UnitError
+from stepsize.errors import FieldError, UnitError
 from stepsize.feedback.rules import Keys, Moment, RatioFloor, Sees, ValueFloor
 from stepsize.schedules.fields import Rule, rules_of
-from stepsize.schedules.schedule import code
+from stepsize.schedules.schedule import code, register
 
 State = dict[str, Any]
 """What a controller remembers: None, bool, int, float, str and lists of them, by name."""
@@ -144,16 +144,7 @@ def controller(cls: Kind) -> Kind:
     Raises `SpecError` where another class has the kind already.
     """
     made = fielded(cls)
-    kind = getattr(made, "kind", None)
-    if not isinstance(kind, str) or not kind:
-        raise SpecError(f"{cls.__name__} needs a `kind`: its name in files, a plain word")
-    known = CONTROLLERS.get(kind)
-    if known is not None and (known.__module__, known.__qualname__) != (
-        made.__module__,
-        made.__qualname__,
-    ):
-        raise SpecError(f"the kind {kind!r} of {cls.__qualname__} is taken by {known.__qualname__}")
-    CONTROLLERS[kind] = made
+    register(made, CONTROLLERS)
     return made
 
 

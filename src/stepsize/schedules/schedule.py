@@ -247,18 +247,25 @@ def schedule(cls: Family) -> Family:
     """
     make = dataclasses.dataclass(slots=True, repr=False, eq=False, match_args=False)
     made = make(cls)  # frozen and comparable by what Schedule says
+    register(made, REGISTRY)
+    type.__setattr__(made, "_rules", rules_of(made))  # the decorator completes the class
+    return cast("Family", made)
+
+
+def register(made: type[Any], registry: dict[str, Any]) -> None:
+    """Enter a class in a registry by its `kind`; `SpecError` where it has none, or another's."""
     kind = getattr(made, "kind", None)
     if not isinstance(kind, str) or not kind:
-        raise SpecError(f"{cls.__name__} needs a `kind`: its name in files, a plain word")
-    known = REGISTRY.get(kind)
+        raise SpecError(f"{made.__name__} needs a `kind`: its name in files, a plain word")
+    known = registry.get(kind)
     if known is not None and (known.__module__, known.__qualname__) != (
         made.__module__,
         made.__qualname__,
     ):
-        raise SpecError(f"the kind {kind!r} of {cls.__qualname__} is taken by {known.__qualname__}")
-    type.__setattr__(made, "_rules", rules_of(made))  # the decorator completes the class
-    REGISTRY[kind] = made
-    return cast("Family", made)
+        raise SpecError(
+            f"the kind {kind!r} of {made.__qualname__} is taken by {known.__qualname__}"
+        )
+    registry[kind] = made
 
 
 def _node(kind: str, *fields: object) -> Schedule:
