@@ -17,21 +17,6 @@ RUN = ["--total", "90ep", "--batches-per-epoch", "391"]
 RECIPE = 'Warmup("5%") >> Cosine(stop=0.1)'
 
 
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; give its exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stepsize", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        found = capsys.readouterr()
-        return end.value.code, found.out, found.err
-
-    return call
-
-
 def test_plot_draws_text(run):
     status, out, err = run("plot", RECIPE, *RUN, "--height", 6, "--width", 50)
     assert (status, err) == (0, "")

@@ -3,13 +3,11 @@
 import json
 import os
 import platform
-import sys
 import time
 
 import pytest
 
 from stepsize import Absolute, Constant, Cosine, Horizon, SpecError, UnitError, Warmup
-from stepsize.cli import app as cli
 from stepsize.control.inbox import Inbox, requested, tagged
 from stepsize.control.mailbox import Answer, Mailbox, UnfinishedError
 from stepsize.control.status import check, told_data
@@ -226,20 +224,6 @@ def test_a_status_of_another_version_leaves_it_to_the_run(box):
 
 
 # The command ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stepsize", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        found = capsys.readouterr()
-        return end.value.code, found.out, found.err
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import types
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from stepsize import Cosine, FieldError, Linear
@@ -397,9 +398,8 @@ def test_a_resumed_run_goes_on_with_the_same_groups():
 
 
 def test_gpt2_of_transformers():
-    peers = pytest.importorskip("transformers")
-    model = peers.GPT2LMHeadModel(
-        peers.GPT2Config(n_layer=3, n_head=2, n_embd=8, vocab_size=11, n_positions=6)
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_layer=3, n_head=2, n_embd=8, vocab_size=11, n_positions=6)
     )
     found = depths(model)
     assert found["transformer.wte.weight"] == found["transformer.wpe.weight"] == -4
@@ -418,9 +418,8 @@ def electra_depth(name, layers):
 
 
 def test_electra_has_its_head_one_power_higher():
-    peers = pytest.importorskip("transformers")
-    model = peers.ElectraForSequenceClassification(
-        peers.ElectraConfig(
+    model = transformers.ElectraForSequenceClassification(
+        transformers.ElectraConfig(
             num_hidden_layers=3,
             hidden_size=8,
             embedding_size=4,
@@ -473,8 +472,6 @@ class Stub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 @pytest.fixture(scope="module")
 def timm():
     """The peer itself, with a stand-in for torchvision where that is not installed."""
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed")
     stub = Stub()
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(stub)

@@ -671,3 +671,35 @@ def test_a_warning_that_is_an_error_is_raised_once(follow):
             assert scheduler.last_epoch == t
             assert rates(scheduler) == [0.5 * Cosine(100)(t)]
     assert raised == 1
+
+
+def test_a_state_that_fails_half_way_leaves_floors_position_and_values(monkeypatch):
+    """The state of another schedule with another floor, whose values cannot be written."""
+    other = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+    feedback = Plateau(patience=1)
+    source = Scheduler(
+        other, lr=Cosine(over=20), horizon=Horizon(40), feedback=feedback, floor=0.25
+    )
+    for _ in range(5):
+        other.step()
+        source.step(1.0)
+    taken = source.state_dict()
+
+    mine = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    kept = Scheduler(
+        mine, lr=Linear(over=10), horizon=Horizon(20), feedback=Plateau(patience=1), floor=0.01
+    )
+    before, slots = kept.state_dict(), kept._binding.slots
+    rebind, calls = kept.rebind, []
+
+    def once():
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("no")
+        rebind()
+
+    monkeypatch.setattr(kept, "rebind", once)
+    with pytest.raises(RuntimeError, match="no"):
+        kept.load_state_dict(taken, on_mismatch="adopt")
+    assert kept.state_dict() == before
+    assert kept._binding.slots == slots

@@ -14,6 +14,7 @@ from stepsize.errors import StepsizeError
 from stepsize.torch.cell import OWN, WRITE, Cell
 
 _OWN_AND_TORCHS = 2  # Optimizer itself defines step, and the class at hand
+_STAYS = "_stepsize_stays"  # marks a hook whose place `put_in_place` leaves alone
 Hook = Callable[[Any, Any, Any], None]
 
 
@@ -57,12 +58,9 @@ def put_in_place(handles: list[RemovableHandle], hook: Hook) -> None:
     """
     for handle in handles:
         held = handle.hooks_dict_ref()
-        if held is not None and held.get(handle.id) is not None and not _is_nested(held[handle.id]):
+        present = None if held is None else held.get(handle.id)
+        if held is not None and present is not None and not hasattr(present, _STAYS):
             held[handle.id] = unseen(hook)
-
-
-def _is_nested(hook: Hook) -> bool:
-    return hook.__name__ == "closed"
 
 
 def watching_hook(cell: Cell) -> Hook:
@@ -91,6 +89,7 @@ def outermost(hook: Hook) -> Hook:
             frame = frame.f_back
         hook(optimizer, args, kwargs)
 
+    closed.__dict__[_STAYS] = True
     return unseen(closed)
 
 

@@ -175,7 +175,7 @@ class Savable(Seeing):
     def _take(self, saved: Saved, course: _Course, *, rebase: bool, adopts: bool) -> None:
         bound, before = self._binding, self._binding.told
         others: list[tuple[Slot, float]] = []
-        controlled, rows = bound.controlled.saved(), bound.rows()
+        controlled, slots, shifted = bound.controlled.saved(), bound.slots, bound.shift
         own = [row for row in saved.rows if row[2] not in self._bases]
         try:
             bound.use(course.told)
@@ -191,7 +191,8 @@ class Savable(Seeing):
         except Exception:
             bound.use(before)
             bound.controlled.load(controlled, math.inf)
-            bound.rebase(rows)
+            bound.slots = slots
+            bound.move(shifted)
             self.rebind()
             raise
         self._began, self._origin = course.first, course.origin
