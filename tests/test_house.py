@@ -18,8 +18,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own room and from rooms above it in this list.
 ROOMS = [
     "errors", "units", "schedules", "drawing", "sketch", "batch_ramp", "horizon", "time",
-    "frameworks", "files", "edits", "control", "feedback", "look", "lint", "torch", "plot", "cli",
-    "__main__",
+    "frameworks", "files", "edits", "control", "feedback", "look", "lint", "torch", "optim", "plot",
+    "cli", "__main__",
 ]  # fmt: skip
 # A method that only forwards, imported when it is called: a schedule draws itself, a horizon
 # with a batch-size ramp tabulates it, and a plan names its type.
@@ -30,7 +30,11 @@ LATE = {
 }
 FRAMEWORKS = {
     "numpy": {"schedules/arrays.py", "schedules/kernel.py", "batch_ramp.py"},
-    "torch": {p.relative_to(SOURCE).as_posix() for p in (SOURCE / "torch").glob("*.py")},
+    "torch": {
+        p.relative_to(SOURCE).as_posix()
+        for room in ("torch", "optim")
+        for p in (SOURCE / room).glob("*.py")
+    },
     "annotated_types": {"schedules/fields.py"},
     "matplotlib": {"plot.py"},
     "click": {"cli/app.py", "cli/edit.py", "cli/options.py", "cli/show.py"},
@@ -38,8 +42,8 @@ FRAMEWORKS = {
     "tomli_w": {"files/forms.py"},
 }
 STANDARD = {
-    "abc", "ast", "bisect", "collections", "csv", "dataclasses", "decimal", "difflib", "fnmatch",
-    "fractions",
+    "abc", "ast", "bisect", "collections", "copy", "csv", "dataclasses", "decimal", "difflib",
+    "fnmatch", "fractions",
     "functools", "hashlib", "html", "importlib", "inspect", "io", "itertools", "json",
     "keyword", "math", "numbers",
     "os", "pathlib", "re", "shutil", "string", "sys", "textwrap", "tomllib", "types", "typing",
@@ -181,3 +185,28 @@ def test_the_demo_installs_what_the_examples_import():
     for path in (ROOT / "examples").glob("*.py"):
         tops = {module.partition(".")[0] for module in imports_of(path)}
         assert tops - set(sys.stdlib_module_names) <= known, path
+
+
+READING = {"float", "bool", "int"}
+READERS = {"item", "tolist", "numpy"}
+
+
+def readings(tree):
+    """Where a tensor may be read as a number: of a DTensor that is this rank's part alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            f = node.func
+            if isinstance(f, ast.Name) and f.id in READING:
+                yield node.lineno, f.id
+            if isinstance(f, ast.Attribute) and f.attr in READERS:
+                yield node.lineno, f.attr
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "optim").glob("*.py")), ids=name_of)
+def test_optimizers_read_tensors_in_one_place(path):
+    if path.name != "whole.py":
+        assert not list(readings(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def test_the_reading_lint_can_fail():
+    assert list(readings(ast.parse("x = float(g.norm())\ny = g.norm().item()")))

@@ -1,0 +1,62 @@
+"""What an elementwise method says, and the step that follows from it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+Tensors: TypeAlias = list[Tensor]
+
+
+class Formula(Protocol):
+    """A method: what it remembers of every element, and the step size that follows."""
+
+    memory: ClassVar[tuple[str, ...]]
+    rooms: ClassVar[int]
+
+    def rates(
+        self,
+        group: Mapping[str, Any],
+        gradients: Tensors,
+        memory: Mapping[str, Tensors],
+        rooms: Sequence[Tensors],
+    ) -> Tensors:
+        """Bring the memory up to date with the gradients; give the step size of every element.
+
+        The lists are parallel, all tensors in float32 or wider; the gradients are only read. The
+        result may be a memory or a room, never a gradient.
+        """
+        ...
+
+
+def step_of(
+    kind: Formula,
+    group: Mapping[str, Any],
+    given: tuple[Tensors, Tensors, Mapping[str, Tensors]],
+    rooms: tuple[Tensors, Sequence[Tensors]],
+) -> Tensors:
+    """Give rate * gradient of every element, written into the first room.
+
+    `given` are parameters, gradients and memory.
+
+    The evidence is the gradient, negated if `maximize`, plus the weight decay. Decoupled weight
+    decay takes part in the step alone.
+    """
+    (params, gradients, memory), (own, others) = given, rooms
+    decay, decoupled = group["weight_decay"], group["decoupled_weight_decay"]
+    evidence = gradients
+    if group["maximize"] or (decay and not decoupled) or gradients[0].dtype != own[0].dtype:
+        torch._foreach_copy_(own, gradients)
+        if group["maximize"]:
+            torch._foreach_neg_(own)
+        if decay and not decoupled:
+            torch._foreach_add_(own, params, alpha=decay)
+        evidence = own
+    found = kind.rates(group, evidence, memory, others)
+    if evidence is not own:
+        torch._foreach_copy_(own, evidence)
+    if decay and decoupled:
+        torch._foreach_add_(own, params, alpha=decay)
+    torch._foreach_mul_(own, found)
+    return own

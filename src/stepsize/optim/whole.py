@@ -1,0 +1,85 @@
+"""Numbers of the whole model, the same on every rank; the one place that reads a tensor.
+
+`float()` and `.item()` of a DTensor give this rank's part without a word, so nothing else in this
+room may use them.
+"""
+# ruff: noqa: SLF001 (the foreach functions, which torch's own optimizers are made of)
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, distributed
+
+from stepsize.torch.ranks import means, scalar
+
+_Split: TypeAlias = tuple[Any, tuple[Any, ...]] | None
+"""The mesh and the placements of a DTensor; None for a tensor that is whole on every rank."""
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Give this rank's part of a tensor: the tensor itself where it is whole."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
+def split_of(tensor: Tensor) -> _Split:
+    """Say how a tensor is split over the ranks."""
+    mesh = getattr(tensor, "device_mesh", None)
+    return None if mesh is None else (mesh, tensor.placements)  # type: ignore[attr-defined]
+
+
+def mean_loss(loss: Any, *, reduce: bool = True) -> float:
+    """Read a loss; under torch.distributed the mean over the ranks, if `reduce` (collective)."""
+    if not reduce:
+        return scalar(loss)
+    return means(lambda: {"loss": scalar(loss)}, ("loss",))["loss"]
+
+
+class Totals:
+    """Sums over all parameters: added up where they are, read once, over all ranks."""
+
+    def __init__(self) -> None:
+        self._parts: dict[_Split, dict[str, list[Tensor]]] = {}
+
+    def add(self, name: str, values: Iterable[Tensor], split: _Split = None) -> None:
+        """Add numbers (0-dimensional tensors) that are sums over this rank's part."""
+        self._parts.setdefault(split, {}).setdefault(name, []).extend(values)
+
+    def add_squares(self, name: str, tensors: Sequence[Tensor], split: _Split = None) -> None:
+        """Add the squares of all elements of this rank's parts."""
+        if tensors:
+            norms = torch._foreach_norm(list(tensors))
+            self.add(name, [_summed(norms, square=True)], split)
+
+    def add_products(
+        self, name: str, one: Sequence[Tensor], other: Sequence[Tensor], split: _Split = None
+    ) -> None:
+        """Add the inner product of this rank's parts."""
+        pairs = zip(one, other, strict=True)
+        self.add(name, [torch.dot(a.reshape(-1), b.reshape(-1)) for a, b in pairs], split)
+
+    def read(self) -> dict[str, float]:
+        """Give the sums over everything, on every rank; collective where tensors are split."""
+        found: dict[str, float] = {}
+        for split, parts in self._parts.items():
+            sums = torch.stack([_summed(values) for values in parts.values()])
+            for name, number in zip(parts, _over_ranks(sums, split).tolist(), strict=True):
+                found[name] = found.get(name, 0.0) + number
+        return found
+
+
+def _summed(values: Sequence[Tensor], *, square: bool = False) -> Tensor:
+    wide = torch.float32 if values[0].device.type == "mps" else torch.float64
+    numbers = torch.stack([v.to(values[0].device) for v in values]).to(wide)
+    return numbers.square().sum() if square else numbers.sum()
+
+
+def _over_ranks(sums: Tensor, split: _Split) -> Tensor:
+    if split is None:
+        return sums
+    mesh, placements = split
+    for dimension, placement in enumerate(placements):
+        if placement.is_shard():
+            distributed.all_reduce(sums, group=mesh.get_group(dimension))
+    return sums
