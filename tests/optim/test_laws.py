@@ -193,7 +193,8 @@ def test_a_warmup_from_zero_starts_still_and_then_moves(name):
     held = Scheduler(run.optimizer, lr=Linear(4, start=0.0, stop=1.0), follow=True)
     before = run.weights()
     run.train(range(1))
-    assert same(before, run.weights()) and held.last_epoch == 1
+    assert same(before, run.weights())
+    assert held.last_epoch == 1
     run.train(range(1, 4))
     assert not same(before, run.weights())
     assert all(w.isfinite().all() for w in run.weights())
