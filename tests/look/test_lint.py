@@ -21,6 +21,7 @@ from stepsize import (
     Plan,
     Polynomial,
     PowerLaw,
+    Resumed,
     Step,
     UnitError,
     Warmup,
@@ -372,3 +373,8 @@ def test_no_schedule_breaks_the_lint(tree, total):
         assert finding.what
         assert finding.cure
         assert "\n" not in str(finding)
+
+
+def test_a_resumed_part_that_only_its_hold_keeps_alive_is_checked():
+    held = Constant(over=1, value=0.5).held(10)
+    assert isinstance(check(Resumed(of=held, after=1, over=20), horizon=Horizon(20)), list | tuple)

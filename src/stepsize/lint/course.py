@@ -10,7 +10,7 @@ from stepsize.lint.subject import Found, Look
 from stepsize.look.structure import placed
 from stepsize.schedules.combine import Scaled
 from stepsize.schedules.schedule import FACTOR_PEAKS, Schedule, code, fields_of
-from stepsize.schedules.timing import Held
+from stepsize.schedules.timing import Held, Resumed
 from stepsize.schedules.walk import nodes, over_children, rebuilt
 from stepsize.schedules.warmup import Constant, Warmup
 from stepsize.units import number_text
@@ -55,6 +55,8 @@ def jump(look: Look) -> Found:
 def _without_holds(tree: Schedule) -> Schedule:
     """Give a schedule without its holds, whose own steps are no jumps between parts."""
     bare = tree.of if isinstance(tree, Held) else tree
+    if isinstance(bare, Resumed):  # taken up where its hold may be all that is left
+        return bare
     return rebuilt(bare, lambda _, value: over_children(value, _without_holds))
 
 
