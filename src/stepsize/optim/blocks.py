@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Elements in a batch: with four to six float32 operands about what a core's cache holds."""
 
 Row = tuple[Tensor, ...]

@@ -10,7 +10,7 @@ from torch import Tensor
 from stepsize.optim.again import Closure
 from stepsize.optim.base import SelfSizing, wide, with_gradients
 from stepsize.optim.blocks import Rooms, batches
-from stepsize.optim.flat import Flat
+from stepsize.optim.flat import Flat, Kernel, compiled_kernel
 from stepsize.optim.formula import Formula, Tensors, step_of
 from stepsize.optim.whole import local
 from stepsize.torch.groups import Group
@@ -32,6 +32,7 @@ class Elementwise(SelfSizing):
 
     _scratch: Rooms | None = None
     _flat: dict[int, Flat] | None = None
+    _kernel: Kernel | None = None
 
     @classmethod
     @abc.abstractmethod
@@ -70,20 +71,21 @@ class Elementwise(SelfSizing):
         params = with_gradients(group["params"])
         if not params:
             return
-        for p in params:
-            self._remember(group, p)
         if group["compiled"]:
             self._compiled_step(number, group, params)
             return
+        self._remember(group, params)
         rows = [(local(p), local(p.grad), *self._memory(p)) for p in params]  # type: ignore[arg-type]
         for present, gradients, *memory in batches(rows, together=group["foreach"]):
             self._move(group, present, gradients, dict(zip(self.memory, memory, strict=True)))
 
-    def _remember(self, group: Group, p: Tensor) -> None:
-        state = self.state[p]
-        for name in self.memory:
-            if name not in state:
-                state[name] = torch.full_like(p, self.begin(group, name), dtype=wide(p))
+    def _remember(self, group: Group, params: Tensors) -> None:
+        """Begin what is not remembered yet."""
+        for p in params:
+            state = self.state[p]
+            for name in self.memory:
+                if name not in state:
+                    state[name] = torch.full_like(p, self.begin(group, name), dtype=wide(p))
 
     def _memory(self, p: Tensor) -> tuple[Tensor, ...]:
         return tuple(local(self.state[p][name]) for name in self.memory)
@@ -105,9 +107,13 @@ class Elementwise(SelfSizing):
     def _compiled_step(self, number: int, group: Group, params: Tensors) -> None:
         if self._flat is None:
             self._flat = {}
+        if self._kernel is None:
+            self._kernel = compiled_kernel()
         flat = self._flat.get(number)
         if flat is None or not flat.holds(params):
-            flat = self._flat[number] = Flat(cast("Formula", type(self)), params, self.state)
+            self._remember(group, params)
+            kind = cast("Formula", type(self))
+            flat = self._flat[number] = Flat(kind, self._kernel, params, self.state)
         flat.step(group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

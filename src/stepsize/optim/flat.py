@@ -6,6 +6,7 @@ one more has a gradient. A vector has one shape, which is dynamic. Gradients are
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,31 +20,44 @@ from stepsize.torch.groups import Group
 Kernel = Callable[..., None]
 
 
+def compiled_kernel() -> Kernel:
+    """Give the kernel, to be compiled when it is called, once for all shapes.
+
+    torch keeps what it compiled by code object, eight graphs at most: each optimizer has its own.
+    """
+    own = FunctionType(_kernel.__code__.replace(), _kernel.__globals__, _kernel.__name__)
+    return torch.compile(own, dynamic=True)
+
+
 class Flat:
     """What a group remembers, in one vector per name; `state` holds views of them."""
 
     def __init__(
-        self, kind: Formula, params: Sequence[Tensor], state: Mapping[Tensor, Any]
+        self,
+        kind: Formula,
+        kernel: Kernel,
+        params: Sequence[Tensor],
+        state: Mapping[Tensor, Any],
     ) -> None:
         first = local(params[0])
         for p in params:
             if local(p).dtype != first.dtype or local(p).device != first.device:
                 cure = "put them into groups by dtype and device, or leave compiled=False"
                 raise FieldError.of("params of a compiled group", "alike", p.dtype, cure)
-        self._kind = kind
+        self._kind, self._kernel = kind, kernel
         self._params = list(params)
+        self._shapes = [local(p) for p in params]
         self._memory = {name: self._gathered(name, state) for name in kind.memory}
-        self._kernel: Kernel = torch.compile(_kernel, dynamic=True, fullgraph=True)
-        size = sum(local(p).numel() for p in params)
-        wide = next(iter(self._memory.values())).dtype
-        self._gradient = torch.empty(size, dtype=first.dtype, device=first.device)
-        self._present = self._gradient if len(params) == 1 else torch.empty_like(self._gradient)
-        self._step = torch.empty(size, dtype=wide, device=first.device)
-        self._steps = _views(self._step, [local(p) for p in params])
+        self._wide = next(iter(self._memory.values())).dtype
+        self._rooms: dict[str, tuple[Tensor, list[Tensor]]] = {}
 
     def holds(self, params: Sequence[Tensor]) -> bool:
         """Say whether it was laid out for these parameters."""
         return len(params) == len(self._params) and all(map(_same, params, self._params))
+
+    def _number(self, given: Any) -> Tensor:
+        """Give a number as a tensor: what changes as a float is compiled anew."""
+        return torch.as_tensor(given, dtype=self._wide, device=self._shapes[0].device)
 
     def _gathered(self, name: str, state: Mapping[Tensor, Any]) -> Tensor:
         """Lay out one memory as a vector, and let the state see it there."""
@@ -55,26 +69,39 @@ class Flat:
 
     def step(self, group: Group) -> None:
         """Take one step."""
+        settings = {**group, "weight_decay": 0.0}
+        if group["weight_decay"]:
+            settings["weight_decay"] = self._number(group["weight_decay"])
+        lr = self._number(group["lr"])
         params = [local(p) for p in self._params]
         gradients = [local(p.grad) for p in self._params]  # type: ignore[arg-type]
-        gradient = _joined(gradients, self._gradient)
-        present = _joined(params, self._present) if group["weight_decay"] else gradient
-        settings = {k: v for k, v in group.items() if k not in ("params", "lr")}
-        lr = torch.as_tensor(group["lr"], dtype=self._step.dtype)
-        given = present, gradient, self._memory
-        self._kernel(self._kind, settings, given, lr, self._step)
-        torch._foreach_sub_(params, self._steps)
+        if len(params) == 1 and params[0].is_contiguous() and gradients[0].is_contiguous():
+            given = params[0].view(-1), gradients[0].view(-1), self._memory
+            self._kernel(self._kind, settings, given, lr, None)
+            return
+        gradient = self._copied("gradient", gradients)
+        present = self._copied("present", params) if group["weight_decay"] else gradient
+        step, steps = self._room("step", self._wide)
+        self._kernel(self._kind, settings, (present, gradient, self._memory), lr, step)
+        torch._foreach_sub_(params, steps)
+
+    def _copied(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
+        """Give tensors as one vector."""
+        vector, views = self._room(name, tensors[0].dtype)
+        torch._foreach_copy_(views, list(tensors))
+        return vector
+
+    def _room(self, name: str, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+        """Give a vector for everything and its views by parameter; made once."""
+        if name not in self._rooms:
+            size = sum(t.numel() for t in self._shapes)
+            vector = torch.empty(size, dtype=dtype, device=self._shapes[0].device)
+            self._rooms[name] = vector, _views(vector, self._shapes)
+        return self._rooms[name]
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one is other
-
-
-def _joined(tensors: Sequence[Tensor], into: Tensor) -> Tensor:
-    """Give one vector: the tensor itself where there is one, else a copy of all of them."""
-    if len(tensors) == 1 and tensors[0].is_contiguous():
-        return tensors[0].view(-1)
-    return torch.cat([t.reshape(-1) for t in tensors], out=into)
 
 
 def _views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -87,10 +114,15 @@ def _kernel(
     group: Mapping[str, Any],
     given: tuple[Tensor, Tensor, Mapping[str, Tensor]],
     lr: Tensor,
-    step: Tensor,
+    step: Tensor | None,
 ) -> None:
+    """Write the step, or take it where there is no room for it."""
     present, gradient, memory = given
-    own, *rooms = ([torch.empty_like(step)] for _ in range(kind.rooms + 1))
+    like = next(iter(memory.values()))
+    own, *rooms = ([torch.empty_like(like)] for _ in range(kind.rooms + 1))
     lists = {name: [vector] for name, vector in memory.items()}
     [found] = step_of(kind, group, ([present], [gradient], lists), (own, rooms))
-    torch.mul(found, lr, out=step)
+    if step is None:
+        present.sub_(found * lr)
+    else:
+        torch.mul(found, lr, out=step)

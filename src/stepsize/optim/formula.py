@@ -45,18 +45,26 @@ def step_of(
     """
     (params, gradients, memory), (own, others) = given, rooms
     decay, decoupled = group["weight_decay"], group["decoupled_weight_decay"]
+    decays = isinstance(decay, Tensor) or decay > 0
     evidence = gradients
-    if group["maximize"] or (decay and not decoupled) or gradients[0].dtype != own[0].dtype:
+    if group["maximize"] or (decays and not decoupled) or gradients[0].dtype != own[0].dtype:
         torch._foreach_copy_(own, gradients)
         if group["maximize"]:
             torch._foreach_neg_(own)
-        if decay and not decoupled:
-            torch._foreach_add_(own, params, alpha=decay)
+        if decays and not decoupled:
+            _add_scaled(own, params, decay)
         evidence = own
     found = kind.rates(group, evidence, memory, others)
     if evidence is not own:
         torch._foreach_copy_(own, evidence)
-    if decay and decoupled:
-        torch._foreach_add_(own, params, alpha=decay)
+    if decays and decoupled:
+        _add_scaled(own, params, decay)
     torch._foreach_mul_(own, found)
     return own
+
+
+def _add_scaled(own: Tensors, others: Tensors, factor: Any) -> None:
+    if isinstance(factor, Tensor):  # in the compiled form, which a new number would compile anew
+        torch._foreach_addcmul_(own, others, [factor] * len(own))
+    else:
+        torch._foreach_add_(own, others, alpha=factor)
