@@ -1,6 +1,7 @@
 """Pictures with matplotlib: PNG, SVG, PDF, or axes in a figure of your own."""
 
 import io
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from stepsize.drawing.svg import COLOURS
 from stepsize.errors import FieldError, SpecError
 from stepsize.files.disk import write_whole
 from stepsize.look.preview import Preview, preview
+from stepsize.look.spreads import Spread, StepSizeHistory
 from stepsize.time import Horizon
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _WIDE, _HIGH = 7.2, 2.9  # inches, for each panel
 _NAMED = 12  # names in a legend
+_BANDED = 6  # groups whose step sizes are drawn with what is around the median
 _LIGHT = {"ink": "#333333", "faint": "#8a8a8a", "paper": "#ffffff"}
 _DARK = {"ink": "#dddddd", "faint": "#8f8f8f", "paper": "#1b1d21"}
 
@@ -62,8 +65,60 @@ def _height(panel: Panel) -> float:
     return _HIGH + (0.2 * -(-len(names) // _columns(names)) if names else 0.0)
 
 
+def step_sizes(history: Any, *, dark: bool = False) -> Figure:
+    """Draw step sizes over a run: of each group the median, the middle half, the extremes.
+
+    Thick lines are medians. Bands lie between quantiles at equal shares from both ends, by default
+    the quartiles; thin lines are the least and the greatest. Of more than a few groups or layers
+    there are medians alone. Below is what the schedule does alone, lr over its base value, where
+    that is known.
+
+    Args:
+        history: `stepsize.torch.StepSizes`, or a list of (step, what `step_sizes` gave).
+        dark: light lines on a dark page.
+
+    Raises `FieldError` where there is nothing above 0 to draw.
+    """
+    found = history if isinstance(history, StepSizeHistory) else StepSizeHistory(history)
+    first, *below = found.panels(few=_BANDED)
+    theme, names = _DARK if dark else _LIGHT, found.names()
+    heights = [_height(first), *(1.3 for _ in below)]
+    figure = Figure((_WIDE, sum(heights)), layout="constrained", facecolor=theme["paper"])
+    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for i, name in enumerate(names):
+        _spread(grid[0], found.of(name), _colour(i, len(names)), few=len(names) <= _BANDED)
+    for axes, panel in zip(grid, (first, *below), strict=True):
+        for series in panel.series:
+            colour = _colour(names.index(series.name), len(names))
+            width = 1.8 if panel is first else 1.0
+            axes.plot(*zip(*series.points, strict=True), color=colour, lw=width, label=series.name)
+        _axes(axes, panel, theme)
+    if below:
+        grid[0].set_xlabel("")
+    _legend(grid[0])
+    figure.align_ylabels()
+    return figure
+
+
+def _spread(axes: "Axes", rows: Sequence[tuple[int, Spread]], colour: Any, *, few: bool) -> None:
+    """Draw what lies around a median; nothing where a value is no number above 0."""
+    shares = sorted({q for _, spread in rows for q in spread.quantiles}) if few else []
+    steps = [step for step, _ in rows]
+
+    def line(share: float) -> list[float]:
+        values = (spread.quantiles.get(share, math.nan) for _, spread in rows)
+        return [value if 0.0 < value < math.inf else math.nan for value in values]
+
+    for share in shares:
+        if share in (0.0, 1.0):
+            axes.plot(steps, line(share), color=colour, linewidth=0.7, alpha=0.7)
+        elif share < 1.0 - share in shares:
+            ends = line(share), line(1.0 - share)
+            axes.fill_between(steps, *ends, color=colour, alpha=0.08 + 0.5 * share, lw=0)
+
+
 def save(what: Any, path: "str | os.PathLike[str]", *given: Any, **settings: Any) -> None:
-    """Draw as `plot` does, into a .png, .svg or .pdf file.
+    """Draw as `plot` does, or `step_sizes` for a history of those, into a .png, .svg or .pdf file.
 
     Raises `SpecError` for another ending, or where the file cannot be written.
     """
@@ -73,7 +128,8 @@ def save(what: Any, path: "str | os.PathLike[str]", *given: Any, **settings: Any
     ending = target.suffix.lower()
     if ending not in (".png", ".svg", ".pdf"):
         raise SpecError(f"{target}: a picture ends in .png, .svg or .pdf")
-    figure = plot(what, *given, **settings)
+    draws = step_sizes if isinstance(what, StepSizeHistory) else plot
+    figure = draws(what, *given, **settings)
     # the same picture is the same file: no date, no random ids, and text that stays text
     fixed: dict[Any, Any] = {"svg.hashsalt": "stepsize", "svg.fonttype": "none"}
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}

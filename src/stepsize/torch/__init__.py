@@ -1,7 +1,18 @@
 """stepsize for torch: `Scheduler` binds schedules to optimizers."""
 
+from stepsize.look.spreads import StepSizeHistory
 from stepsize.torch.guards import StepsizeWarning
+from stepsize.torch.known_rates import rate_of
 from stepsize.torch.layers import layer_decay
 from stepsize.torch.scheduler import Scheduler
+from stepsize.torch.step_sizes import StepSizes, step_sizes
 
-__all__ = ["Scheduler", "StepsizeWarning", "layer_decay"]
+__all__ = [
+    "Scheduler",
+    "StepSizeHistory",
+    "StepSizes",
+    "StepsizeWarning",
+    "layer_decay",
+    "rate_of",
+    "step_sizes",
+]
