@@ -1,8 +1,13 @@
 """What all tests share: doctests speak the public names, generated cases are the same each run."""
 
+import os
+
 import pytest
 
 import stepsize
+
+# one thread for each of the processes that pytest-xdist starts, set before torch is loaded
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 try:
     from hypothesis import HealthCheck, Phase, settings

@@ -46,19 +46,36 @@ from stepsize import (
     loads,
     noam,
     one_cycle,
+    optim,
     parse,
     resolve,
     schedule,
     to_dict,
     untuned_warmup,
 )
-from stepsize.torch import Scheduler
+from stepsize.torch import Scheduler, step_sizes
+from stepsize.torch.curvature import bbprop
 
 SNAPSHOT = Path(__file__).with_name("errors.txt")
 
 
 def sgd(**fields):
     return torch.optim.SGD([nn.Parameter(torch.ones(1))], **{"lr": 0.1, **fields})
+
+
+def ones(dtype=torch.float32):
+    return [nn.Parameter(torch.ones(1, dtype=dtype))]
+
+
+def stepped(optimizer, gradient):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = gradient
+    optimizer.step()
+
+
+def sparse():
+    stepped(optim.DeltaBarDelta(ones()), torch.ones(1).to_sparse())
 
 
 def adagrad():
@@ -226,6 +243,34 @@ CASES = {
         sgd(), lr=Cosine("5ep"), horizon=Horizon(9)
     ),
     "two writers": lambda: _two(sgd()),
+    "optimizer rate negative": lambda: optim.AdGD(ones(), lr=-1.0),
+    "optimizer rate two numbers": lambda: optim.AdGD(ones(), lr=torch.ones(2)),
+    "optimizer decay negative": lambda: optim.DeltaBarDelta(ones(), weight_decay=-0.1),
+    "optimizer complex parameter": lambda: optim.VSGD([nn.Parameter(torch.ones(1) * 1j)]),
+    "optimizer first step 0": lambda: optim.DeltaBarDelta(ones(), initial_step=0.0),
+    "optimizer bounds": lambda: optim.DeltaBarDelta(ones(), bounds=(1.0, 0.5)),
+    "optimizer unknown word": lambda: optim.LineSearch(ones(), method="wolfe"),
+    "optimizer without closure": lambda: optim.PolyakSGD(ones()).step(),
+    "optimizer sparse gradient": sparse,
+    "search decoupled decay": lambda: optim.LineSearch(ones(), decoupled_weight_decay=True),
+    "polyak unknown least": lambda: optim.PolyakSGD(ones(), f_star="zero"),
+    "group of another rule": lambda: optim.AdGD([{"params": ones(), "rule": "tighter"}]),
+    "adgd options that exclude": lambda: optim.AdGD(ones(), stochastic=True, accelerated=True),
+    "newton bfloat16": lambda: optim.DiagonalNewton(ones(torch.bfloat16)),
+    "newton nothing observed": lambda: stepped(
+        optim.DiagonalNewton(ones(), curvature="observed"), torch.ones(1)
+    ),
+    "observed of another number": lambda: optim.DiagonalNewton(ones()).observe([]),
+    "observed of another shape": lambda: optim.DiagonalNewton(ones()).observe([torch.ones(2)]),
+    "vsgd observes by itself": lambda: optim.VSGD(ones()).observe([torch.ones(1)]),
+    "regrettable around a line search": lambda: optim.RegrettableDBD(torch.optim.LBFGS(ones())),
+    "regrettable bounds": lambda: optim.RegrettableDBD(sgd(), bounds=(2.0, 4.0)),
+    "adadelta eps 0": lambda: optim.AdaDelta(ones(), eps=0.0),
+    "step sizes of an unknown optimizer": lambda: step_sizes(torch.optim.LBFGS(ones())),
+    "step sizes by layer without model": lambda: step_sizes(sgd(), per="layer"),
+    "bbprop of what is no chain": lambda: bbprop(
+        nn.LSTM(2, 2), list(nn.LSTM(2, 2).parameters()), torch.ones(1, 2)
+    ),
 }
 
 

@@ -39,6 +39,7 @@ FRAMEWORKS = {
     "matplotlib": {"plot.py"},
     "click": {"cli/app.py", "cli/edit.py", "cli/options.py", "cli/show.py"},
     "yaml": {"files/yaml_core.py"},
+    "scipy": {"optim/searches.py"},
     "tomli_w": {"files/forms.py"},
 }
 STANDARD = {

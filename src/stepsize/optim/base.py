@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from stepsize.errors import FieldError
 from stepsize.optim.again import Closure
+from stepsize.optim.whole import is_rehearsal, split_as
 from stepsize.schedules.fields import Bounds
 from stepsize.torch.groups import Group
 
@@ -120,14 +121,35 @@ class SelfSizing(Optimizer):
         Raises:
             FieldError: for a missing closure, and for sparse gradients.
         """
+        return self._taken(closure)
+
+    def _taken(self, closure: Closure | None, **more: Any) -> Any:
+        """Take a step, with what else a subclass's `step` was given.
+
+        Such a `step` cannot call this class's: torch would call the hooks of a step twice.
+        """
+        if closure is None and is_rehearsal(self.param_groups):
+            self._lay_out()
+            return None
+        self._require(closure)
+        return self._advance(closure, **more)
+
+    def _lay_out(self) -> None:
+        """Make the state that the first step would make, of every parameter with a gradient.
+
+        torch.distributed.checkpoint asks for it: it loads into what is there. Nothing else may
+        change, for it asks in the middle of a training, too, where there is no state by parameter.
+        """
+
+    def _require(self, closure: Closure | None) -> None:
+        """Refuse a missing closure where one is needed."""
         if closure is None and self.needs_closure:
             raise FieldError(
-                f"{type(self).__name__}.step needs a closure: it evaluates the same minibatch more "
-                "than once. Write `def closure(): optimizer.zero_grad(); loss = ...; "
-                "loss.backward(); return loss` and call optimizer.step(closure). GradScaler passes "
-                "none: use bfloat16, or scale nothing"
+                f"{type(self).__name__}.step needs a closure: it reads the loss, or evaluates the "
+                "same minibatch more than once. Write `def closure(): optimizer.zero_grad(); "
+                "loss = ...; loss.backward(); return loss` and call optimizer.step(closure). "
+                "GradScaler passes none: use bfloat16, or scale nothing"
             )
-        return self._advance(closure)
 
     def _advance(self, closure: Closure | None) -> Any:
         raise NotImplementedError
@@ -162,12 +184,13 @@ class SelfSizing(Optimizer):
 
 
 def with_gradients(params: Iterable[Tensor]) -> list[Tensor]:
-    """Give the parameters that have a gradient; refuse a sparse one."""
+    """Give the parameters that have a gradient, split as they are; refuse a sparse one."""
     found = [p for p in params if p.grad is not None]
     for p in found:
         if p.grad.is_sparse:  # type: ignore[union-attr]
             cure = "build the embedding with sparse=False, or give it to torch.optim.SparseAdam"
             raise FieldError.of("gradients", "dense", p.grad.layout, cure)  # type: ignore[union-attr]
+        p.grad = split_as(p.grad, p)  # type: ignore[arg-type]
     return found
 
 

@@ -54,12 +54,17 @@ class Elementwise(SelfSizing):
         result may be a memory or a room, never a gradient.
         """
 
-    def sizes_of(self, parameter: Tensor) -> Tensor | None:
+    @property
+    def _formula(self) -> Formula:
+        """What is applied: the class itself, unless its settings choose among several."""
+        return cast("Formula", type(self))
+
+    def sizes_of(self, parameter: Tensor) -> Tensor | float | None:
         """Give the present step size of every element, without `lr`; None before the first step.
 
         A tensor of the parameter's shape, in float32 or wider; it may be what is remembered itself.
         """
-        return cast("Tensor | None", self.state[parameter].get("rate"))
+        return cast("Tensor | None", self.state.get(parameter, {}).get("rate"))
 
     def _advance(self, closure: Closure | None) -> Any:
         loss = self._first_gradients(closure)
@@ -69,26 +74,34 @@ class Elementwise(SelfSizing):
 
     def _advance_group(self, number: int, group: Group) -> None:
         params = with_gradients(group["params"])
-        if not params:
-            return
+        if params:
+            self._take(number, group, params)
+
+    def _take(self, number: int, group: Group, params: Tensors) -> None:
+        """Take the step of parameters that have gradients."""
         if group["compiled"]:
             self._compiled_step(number, group, params)
             return
         self._remember(group, params)
+        names = self._formula.memory
         rows = [(local(p), local(p.grad), *self._memory(p)) for p in params]  # type: ignore[arg-type]
         for present, gradients, *memory in batches(rows, together=group["foreach"]):
-            self._move(group, present, gradients, dict(zip(self.memory, memory, strict=True)))
+            self._move(group, present, gradients, dict(zip(names, memory, strict=True)))
+
+    def _lay_out(self) -> None:
+        for group in self.param_groups:
+            self._remember(group, with_gradients(group["params"]))
 
     def _remember(self, group: Group, params: Tensors) -> None:
         """Begin what is not remembered yet."""
         for p in params:
             state = self.state[p]
-            for name in self.memory:
+            for name in self._formula.memory:
                 if name not in state:
                     state[name] = torch.full_like(p, self.begin(group, name), dtype=wide(p))
 
     def _memory(self, p: Tensor) -> tuple[Tensor, ...]:
-        return tuple(local(self.state[p][name]) for name in self.memory)
+        return tuple(local(self.state[p][name]) for name in self._formula.memory)
 
     def _move(
         self, group: Group, params: Tensors, gradients: Tensors, memory: dict[str, Tensors]
@@ -96,9 +109,9 @@ class Elementwise(SelfSizing):
         if self._scratch is None:
             self._scratch = Rooms()
         dtype = wide(params[0])
-        own, *rooms = self._scratch.like(params, self.rooms + 1, dtype)
+        own, *rooms = self._scratch.like(params, self._formula.rooms + 1, dtype)
         lr = group["lr"]
-        steps = step_of(self, group, (params, gradients, memory), (own, rooms))
+        steps = step_of(self._formula, group, (params, gradients, memory), (own, rooms))
         if isinstance(lr, Tensor):
             torch._foreach_mul_(steps, lr.to(steps[0].device))
             lr = 1.0
@@ -112,8 +125,7 @@ class Elementwise(SelfSizing):
         flat = self._flat.get(number)
         if flat is None or not flat.holds(params):
             self._remember(group, params)
-            kind = cast("Formula", type(self))
-            flat = self._flat[number] = Flat(kind, self._kernel, params, self.state)
+            flat = self._flat[number] = Flat(self._formula, self._kernel, params, self.state)
         flat.step(group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -40,27 +40,40 @@ def step_of(
 
     `given` are parameters, gradients and memory.
 
-    The evidence is the gradient, negated if `maximize`, plus the weight decay. Decoupled weight
-    decay takes part in the step alone.
+    Decoupled weight decay takes part in the step alone.
     """
     (params, gradients, memory), (own, others) = given, rooms
-    decay, decoupled = group["weight_decay"], group["decoupled_weight_decay"]
-    decays = isinstance(decay, Tensor) or decay > 0
-    evidence = gradients
-    if group["maximize"] or (decays and not decoupled) or gradients[0].dtype != own[0].dtype:
-        torch._foreach_copy_(own, gradients)
-        if group["maximize"]:
-            torch._foreach_neg_(own)
-        if decays and not decoupled:
-            _add_scaled(own, params, decay)
-        evidence = own
+    evidence = evidence_of(group, params, gradients, own)
     found = kind.rates(group, evidence, memory, others)
     if evidence is not own:
         torch._foreach_copy_(own, evidence)
-    if decays and decoupled:
-        _add_scaled(own, params, decay)
+    if group["decoupled_weight_decay"] and _decays(group):
+        _add_scaled(own, params, group["weight_decay"])
     torch._foreach_mul_(own, found)
     return own
+
+
+def evidence_of(
+    group: Mapping[str, Any], params: Tensors, gradients: Tensors, own: Tensors
+) -> Tensors:
+    """Give what is measured: the gradient, negated if `maximize`, plus the coupled weight decay.
+
+    The gradients themselves where that changes nothing, else written into the room.
+    """
+    coupled = _decays(group) and not group["decoupled_weight_decay"]
+    if not (group["maximize"] or coupled or gradients[0].dtype != own[0].dtype):
+        return gradients
+    torch._foreach_copy_(own, gradients)
+    if group["maximize"]:
+        torch._foreach_neg_(own)
+    if coupled:
+        _add_scaled(own, params, group["weight_decay"])
+    return own
+
+
+def _decays(group: Mapping[str, Any]) -> bool:
+    decay = group["weight_decay"]
+    return isinstance(decay, Tensor) or decay > 0
 
 
 def _add_scaled(own: Tensors, others: Tensors, factor: Any) -> None:

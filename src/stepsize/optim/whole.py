@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, distributed
 
+from stepsize.errors import FieldError
+from stepsize.torch.groups import Group
 from stepsize.torch.ranks import means, scalar
 
 _Split: TypeAlias = tuple[Any, tuple[Any, ...]] | None
@@ -24,9 +26,29 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def split_of(tensor: Tensor) -> _Split:
-    """Say how a tensor is split over the ranks."""
+    """Say how a tensor is split over the ranks.
+
+    Raises:
+        FieldError: for a parameter of FullyShardedDataParallel, a part that does not say of what.
+    """
+    if getattr(tensor, "_fsdp_flattened", False):
+        cure = "use torch.distributed.fsdp.fully_shard, or an optimizer with a rate per element"
+        given = "parts of FullyShardedDataParallel"
+        raise FieldError.of("params", "whole tensors or DTensors", given, cure)
     mesh = getattr(tensor, "device_mesh", None)
     return None if mesh is None else (mesh, tensor.placements)  # type: ignore[attr-defined]
+
+
+def split_as(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Give a gradient as its parameter is split (collective where it is not).
+
+    Under sequence parallelism the gradients of a norm are sums that have not been made yet:
+    `local` of one would be this rank's term.
+    """
+    laid = getattr(tensor, "placements", None)
+    if laid is None or laid == parameter.placements:  # type: ignore[attr-defined]
+        return tensor
+    return tensor.redistribute(placements=parameter.placements)  # type: ignore[attr-defined,no-any-return]
 
 
 def mean_loss(loss: Any, *, reduce: bool = True) -> float:
@@ -34,6 +56,29 @@ def mean_loss(loss: Any, *, reduce: bool = True) -> float:
     if not reduce:
         return scalar(loss)
     return means(lambda: {"loss": scalar(loss)}, ("loss",))["loss"]
+
+
+def is_rehearsal(groups: Iterable[Group]) -> bool:
+    """Say whether a step without closure is one by which torch makes the state of an optimizer.
+
+    torch.distributed.checkpoint calls it so, with every rate 0 and every gradient zeros.
+    """
+    held = list(groups)
+    if any(_turns(group["lr"]) for group in held):
+        return False
+    gradients = [p.grad for group in held for p in group["params"] if p.requires_grad]
+    if not gradients or any(g is None or g.is_sparse for g in gradients):
+        return False
+    totals = Totals()
+    for gradient in gradients:
+        totals.add("not zero", [local(gradient).count_nonzero()], split_of(gradient))
+    return totals.read()["not zero"] == 0
+
+
+def _turns(lr: float | Tensor) -> bool:
+    if isinstance(lr, Tensor) and lr.device.type != "cpu":  # not what torch puts there, nor read
+        return True
+    return bool(lr != 0)
 
 
 class Totals:
@@ -63,8 +108,9 @@ class Totals:
         """Give the sums over everything, on every rank; collective where tensors are split."""
         found: dict[str, float] = {}
         for split, parts in self._parts.items():
-            sums = torch.stack([_summed(values) for values in parts.values()])
-            for name, number in zip(parts, _over_ranks(sums, split).tolist(), strict=True):
+            each = [_summed(values) for values in parts.values()]
+            sums = torch.stack([one.to(each[0].device) for one in each])
+            for name, number in zip(parts, over_ranks(sums, split).tolist(), strict=True):
                 found[name] = found.get(name, 0.0) + number
         return found
 
@@ -75,11 +121,13 @@ def _summed(values: Sequence[Tensor], *, square: bool = False) -> Tensor:
     return numbers.square().sum() if square else numbers.sum()
 
 
-def _over_ranks(sums: Tensor, split: _Split) -> Tensor:
+def over_ranks(numbers: Tensor, split: _Split, *, greatest: bool = False) -> Tensor:
+    """Give sums over this rank's part as sums over all parts (or the greatest), where they are."""
     if split is None:
-        return sums
+        return numbers
     mesh, placements = split
     for dimension, placement in enumerate(placements):
-        if placement.is_shard():
-            distributed.all_reduce(sums, group=mesh.get_group(dimension))
-    return sums
+        if not placement.is_replicate():  # `is_shard` is false of FSDP's split of a split tensor
+            how = distributed.ReduceOp.MAX if greatest else distributed.ReduceOp.SUM
+            distributed.all_reduce(numbers, how, group=mesh.get_group(dimension))
+    return numbers
