@@ -1,6 +1,6 @@
 """Runs the benchmarks; prints one table per subject and writes them to `results.md` beside it.
 
-python benchmarks/run.py [--quick] [--only steps|curves|scalar|resume|imports|commands]
+python benchmarks/run.py [--quick] [--only steps|curves|scalar|resume|optimizers|imports|commands]
 
 Only a full run writes the file.
 """
@@ -18,6 +18,7 @@ SECTIONS = {
     "curves": "Whole curves",
     "scalar": "One value",
     "resume": "Resuming at step 10,000,000",
+    "optimizers": "One update of an optimizer",
     "imports": "Importing",
     "commands": "The command line",
 }
