@@ -10,6 +10,7 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `mkdocs build` does not look there by itself
 from tools import gallery
 
+ROOT = Path(__file__).parents[1]
 GALLERY = "gallery/index.md"
 
 
@@ -26,7 +27,10 @@ def _expanded(item: Any) -> Any:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the gallery's pages."""
+    """Add the gallery's pages, and the pictures that lie beside the scripts that made them."""
     for path, text in gallery.pages().items():
         files.append(File.generated(config, path, content=text))
+    for picture in sorted((ROOT / "benchmarks" / "papers").glob("*.svg")):
+        path = f"pictures/papers/{picture.name}"
+        files.append(File.generated(config, path, content=picture.read_bytes()))
     return files
