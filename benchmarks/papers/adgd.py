@@ -358,8 +358,6 @@ def picture(f, runs, networks):
 
 
 ABOUT = """
-# Adaptive gradient descent
-
 Iterations until f - f* (of matrix factorisation: f / f at the start) is below a level, at most
 {steps}. Logistic regression with a penalty of L / (10 n) from w = 0 in float64, f* by Newton's
 method: breast cancer (569 x 30, standardised) and data made in the manner of mushrooms (8,000 rows,

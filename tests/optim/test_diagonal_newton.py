@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from stepsize import FieldError
-from stepsize.optim import DiagonalNewton, observing
+from stepsize.optim import DiagonalNewton, told
 from stepsize.optim.differenced import Signs
 from stepsize.torch.curvature import hessian_diagonal, hutchinson
 
@@ -229,8 +229,8 @@ def test_what_is_observed_has_the_shapes_of_the_parameters():
 
 def test_under_torch_distributed_the_mean_over_the_ranks_is_taken(monkeypatch):
     """As if another rank had seen 6 (tests/distributed has real ones)."""
-    monkeypatch.setattr(observing, "ranks", lambda: 2)
-    monkeypatch.setattr(observing.distributed, "all_reduce", lambda half: half.add_(6.0 / 2))
+    monkeypatch.setattr(told, "ranks", lambda: 2)
+    monkeypatch.setattr(told.distributed, "all_reduce", lambda half: half.add_(6.0 / 2))
     for reduce, held in ((True, 4.0), (False, 2.0)):
         x, y = wide(1.0), wide(1.0)
         optimizer = observed([x, y])

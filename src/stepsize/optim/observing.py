@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from stepsize.errors import FieldError
 from stepsize.optim.base import wide
 from stepsize.optim.elementwise import Elementwise
-from stepsize.optim.whole import local, split_of
+from stepsize.optim.told import told
+from stepsize.optim.whole import local
 from stepsize.torch.groups import Group
-from stepsize.torch.ranks import ranks
 
 
 class Observing(Elementwise):
@@ -37,14 +36,7 @@ class Observing(Elementwise):
             FieldError: for other numbers of tensors or shapes.
         """
         params = self.everything()
-        if len(diagonals) != len(params):
-            rule = f"one tensor, or None, for each of {len(params)} parameters"
-            raise FieldError.of("diagonals", rule, f"{len(diagonals)} of them")
-        for n, (p, found) in enumerate(zip(params, diagonals, strict=True)):
-            if found is not None and (found.shape, split_of(found)) != (p.shape, split_of(p)):
-                rule = f"of shape {tuple(p.shape)}, and split over the ranks as the parameter is"
-                raise FieldError.of(f"diagonals[{n}]", rule, tuple(found.shape))
-        means = _over_ranks(diagonals) if reduce else diagonals
+        means = told(diagonals, params, reduce=reduce)
         self._take_up(dict(zip(params, means, strict=True)), self.param_groups)
 
     @torch.no_grad()
@@ -75,20 +67,3 @@ class Observing(Elementwise):
 def due(group: Group) -> bool:
     """Whether it is time for a measurement in this group."""
     return not group["measured"] or group["age"] >= group["every"]
-
-
-@torch.no_grad()
-def _over_ranks(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Give the means over the ranks of what is whole on each; collective."""
-    count = ranks()
-    if count == 1:
-        return list(tensors)
-    found: list[Tensor | None] = []
-    for tensor in tensors:
-        if tensor is None or split_of(tensor) is not None:
-            found.append(tensor)
-            continue
-        mean = tensor.detach() / count
-        distributed.all_reduce(mean)
-        found.append(mean)
-    return found

@@ -12,8 +12,9 @@ from stepsize.optim.base import wide, with_gradients
 from stepsize.optim.blocks import Rooms, batches
 from stepsize.optim.elementwise import Elementwise
 from stepsize.optim.formula import Formula, Tensors, evidence_of
+from stepsize.optim.told import told
 from stepsize.optim.vsgd_blocks import Blocks, whole
-from stepsize.optim.vsgd_observed import take_up, told
+from stepsize.optim.vsgd_observed import take_up
 from stepsize.optim.vsgd_probe import Part, probe
 from stepsize.optim.vsgd_rules import Observed, Probed, average
 from stepsize.optim.whole import local

@@ -6,26 +6,20 @@ room may use them.
 # ruff: noqa: SLF001 (the foreach functions, which torch's own optimizers are made of)
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from stepsize.errors import FieldError
+from stepsize.torch import ranks
 from stepsize.torch.groups import Group
-from stepsize.torch.ranks import means, scalar
+from stepsize.torch.ranks import Split, local, means, scalar
 
-_Split: TypeAlias = tuple[Any, tuple[Any, ...]] | None
-"""The mesh and the placements of a DTensor; None for a tensor that is whole on every rank."""
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Give this rank's part of a tensor: the tensor itself where it is whole."""
-    part = getattr(tensor, "to_local", None)
-    return tensor if part is None else part()
+__all__ = ["Totals", "is_rehearsal", "local", "mean_loss", "over_ranks", "split_as", "split_of"]
 
 
-def split_of(tensor: Tensor) -> _Split:
+def split_of(tensor: Tensor) -> Split:
     """Say how a tensor is split over the ranks.
 
     Raises:
@@ -35,8 +29,7 @@ def split_of(tensor: Tensor) -> _Split:
         cure = "use torch.distributed.fsdp.fully_shard, or an optimizer with a rate per element"
         given = "parts of FullyShardedDataParallel"
         raise FieldError.of("params", "whole tensors or DTensors", given, cure)
-    mesh = getattr(tensor, "device_mesh", None)
-    return None if mesh is None else (mesh, tensor.placements)  # type: ignore[attr-defined]
+    return ranks.split_of(tensor)
 
 
 def split_as(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -85,20 +78,20 @@ class Totals:
     """Sums over all parameters: added up where they are, read once, over all ranks."""
 
     def __init__(self) -> None:
-        self._parts: dict[_Split, dict[str, list[Tensor]]] = {}
+        self._parts: dict[Split, dict[str, list[Tensor]]] = {}
 
-    def add(self, name: str, values: Iterable[Tensor], split: _Split = None) -> None:
+    def add(self, name: str, values: Iterable[Tensor], split: Split = None) -> None:
         """Add numbers (0-dimensional tensors) that are sums over this rank's part."""
         self._parts.setdefault(split, {}).setdefault(name, []).extend(values)
 
-    def add_squares(self, name: str, tensors: Sequence[Tensor], split: _Split = None) -> None:
+    def add_squares(self, name: str, tensors: Sequence[Tensor], split: Split = None) -> None:
         """Add the squares of all elements of this rank's parts."""
         if tensors:
             norms = torch._foreach_norm(list(tensors))
             self.add(name, [_summed(norms, square=True)], split)
 
     def add_products(
-        self, name: str, one: Sequence[Tensor], other: Sequence[Tensor], split: _Split = None
+        self, name: str, one: Sequence[Tensor], other: Sequence[Tensor], split: Split = None
     ) -> None:
         """Add the inner product of this rank's parts."""
         pairs = zip(one, other, strict=True)
@@ -121,7 +114,7 @@ def _summed(values: Sequence[Tensor], *, square: bool = False) -> Tensor:
     return numbers.square().sum() if square else numbers.sum()
 
 
-def over_ranks(numbers: Tensor, split: _Split, *, greatest: bool = False) -> Tensor:
+def over_ranks(numbers: Tensor, split: Split, *, greatest: bool = False) -> Tensor:
     """Give sums over this rank's part as sums over all parts (or the greatest), where they are."""
     if split is None:
         return numbers

@@ -12,16 +12,8 @@ from stepsize.look.spreads import Spread, Spreads
 from stepsize.torch.binding import group_names
 from stepsize.torch.groups import Group
 from stepsize.torch.known_rates import Found, held_by, inside, rule_of, scalar_of
-from stepsize.torch.samples import (
-    Split,
-    Values,
-    columns_of,
-    local,
-    quantiles_of,
-    sampled,
-    split_of,
-    stride_for,
-)
+from stepsize.torch.ranks import Split, local, split_of
+from stepsize.torch.samples import Values, columns_of, quantiles_of, sampled, stride_for
 
 Rates = Callable[[Group], Any]
 

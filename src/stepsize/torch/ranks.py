@@ -6,7 +6,7 @@ process group's timeout ends them all.
 
 import io
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -14,6 +14,8 @@ from torch import Tensor, distributed
 from stepsize.errors import FieldError, SpecError
 
 T = TypeVar("T")
+Split: TypeAlias = tuple[Any, tuple[Any, ...]] | None
+"""The mesh and the placements of a DTensor; None for a tensor that is whole on every rank."""
 
 
 def ranks() -> int:
@@ -28,6 +30,18 @@ def _running() -> bool:
 def rank() -> int:
     """Give this rank's number; 0 outside torch.distributed."""
     return distributed.get_rank() if _running() else 0
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Give this rank's part of a tensor: the tensor itself where it is whole."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
+def split_of(tensor: Tensor) -> Split:
+    """Say how a tensor is split over the ranks."""
+    mesh = getattr(tensor, "device_mesh", None)
+    return None if mesh is None else (mesh, tensor.placements)  # type: ignore[attr-defined]
 
 
 def scalar(value: Any) -> float:

@@ -43,7 +43,7 @@ class Reality:
             why = "its step is captured in a CUDA graph, whose replays run no Python"
             self._gives_up(why, self._cell[STEPS])
             return True
-        if kwargs.get("closure", kwargs) is None and _makes_state(optimizer):
+        if kwargs.get("closure", kwargs) is None and makes_state(optimizer):
             return True
         found = getattr(optimizer, "found_inf", None)
         return isinstance(found, Tensor) and self._skipped(found)
@@ -118,7 +118,7 @@ def _capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def _makes_state(optimizer: Any) -> bool:
+def makes_state(optimizer: Any) -> bool:
     """Tell whether all rates are 0 and all gradients are zeros, as checkpointing sets them."""
     groups = optimizer.param_groups
     if any(ranks.scalar(group.get("lr", 0.0)) for group in groups):

@@ -2,19 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
-Split: TypeAlias = tuple[Any, tuple[Any, ...]] | None
-"""The mesh and the placements of a DTensor; None for a tensor that is whole on every rank."""
-
-
-def split_of(tensor: Tensor) -> Split:
-    """Say how a tensor is split over the ranks."""
-    mesh = getattr(tensor, "device_mesh", None)
-    return None if mesh is None else (mesh, tensor.placements)  # type: ignore[attr-defined]
+from stepsize.torch.ranks import Split, local
 
 
 def stride_for(numel: int, most: int | None) -> int:
@@ -26,12 +19,6 @@ def stride_for(numel: int, most: int | None) -> int:
     while stride > 1 and math.gcd(stride, numel) > 1:
         stride += 1
     return stride
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Give this rank's part of a tensor: the tensor itself where it is whole."""
-    part = getattr(tensor, "to_local", None)
-    return tensor if part is None else part()
 
 
 def sampled(tensor: Tensor, most: int | None) -> Tensor:

@@ -12,7 +12,7 @@ from stepsize.schedules.fields import Bounds
 from stepsize.torch import hooks
 from stepsize.torch.known_rates import check_known, inside
 from stepsize.torch.looking import Look, present
-from stepsize.torch.real import _makes_state
+from stepsize.torch.real import makes_state
 
 _PER = ("group", "layer", "parameter")
 QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -157,7 +157,7 @@ class StepSizes(StepSizeHistory):
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         del args
-        if kwargs.get("closure", kwargs) is None and _makes_state(optimizer):
+        if kwargs.get("closure", kwargs) is None and makes_state(optimizer):
             return
         self.steps += 1
         if self._is_due(self.steps):
