@@ -231,9 +231,7 @@ def picture(backtracking: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -
     return figure
 
 
-ABOUT = """# Line searches
-
-## The textbook's example in two variables
+ABOUT = """### The textbook's example in two variables
 
 f(x) = exp(x1 + 3 x2 - 0.1) + exp(x1 - 3 x2 - 0.1) + exp(-x1 - 0.1) from (-1, 1), `c=0.1`,
 `shrink=0.7`, float64, until f - f* < 1e-12 with f* = 2 sqrt(2) exp(-0.1) = {least:.9f}. The book's
@@ -246,14 +244,14 @@ root of their precision).
 
 {example}
 
-## Logistic regression on breast_cancer, full batch
+### Logistic regression on breast_cancer, full batch
 
 Standardised, L2 penalty 0.01, float64, from 0 to f - f* < 1e-6. `trials` call the loss alone
 (`step(closure, loss=...)`); the cost counts a backward pass as two forward passes.
 
 {logistic}
 
-## A 64-32-10 network on digits, minibatches
+### A 64-32-10 network on digits, minibatches
 
 {epochs} epochs of minibatches of {batch}, float32, means of {seeds} seeds, test error with its
 range. Line searches and Polyak's step were not tuned, beyond the starts and caps shown. Where a row
