@@ -279,3 +279,36 @@ def test_the_step_size_can_be_read(name):
     assert size is not None
     assert torch.as_tensor(size).isfinite().all()
     assert torch.as_tensor(size).shape in (p.shape, ())
+
+
+@EVERY
+def test_a_scaler_is_refused_where_a_closure_is_needed_and_changes_nothing_else(name):
+    run, plain = Run(name), Run(name)
+    plain.train(range(4))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for step in range(4):
+        run.optimizer.zero_grad()
+        scaler.scale(run.problem.loss(step)).backward()
+        if run.case.closure:
+            with pytest.raises(FieldError, match="GradScaler passes none"):
+                scaler.step(run.optimizer)
+            return
+        scaler.step(run.optimizer)
+        scaler.update()
+    for a, b in zip(run.weights(), plain.weights(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@EVERY
+def test_autocast_in_the_closure(name):
+    run = Run(name)
+    exact = run.problem.loss
+
+    def rounded(step):
+        with torch.autocast("cpu", torch.bfloat16):
+            return exact(step)
+
+    run.problem.loss = rounded
+    before = run.total()
+    run.train(range(40))
+    assert run.total() < before
