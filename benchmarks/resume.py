@@ -50,10 +50,8 @@ def tables(*, quick: bool) -> list[Table]:
 def _table(rounds: int) -> Table:
     states = {(n, g): _far(make(optimizer(g), WARMUP, TOTAL)) for n, g, make in _cases()}
     loads = compare({(n, g): _loading(make, g, states[n, g]) for n, g, make in _cases()}, rounds)
-    replays = compare(
-        {n: calling(make(optimizer(1), WARMUP, TOTAL).step) for n, make in SCHEDULERS.items()},
-        rounds,
-    )
+    made = {n: make(optimizer(1), WARMUP, TOTAL) for n, make in SCHEDULERS.items()}  # kept alive
+    replays = compare({n: calling(scheduler.step) for n, scheduler in made.items()}, rounds)
     rows = []
     for name, make in SCHEDULERS.items():
         times = [ns(loads[name, g]) for g in GROUPS]
