@@ -9,7 +9,7 @@ import torch
 from tests.optim.cases import CASES, Problem, train
 
 from stepsize import Constant, FieldError, Linear, optim
-from stepsize.torch import Scheduler
+from stepsize.torch import Scheduler, step_sizes
 
 EVERY = pytest.mark.parametrize("name", sorted(CASES))
 
@@ -279,6 +279,21 @@ def test_the_step_size_can_be_read(name):
     assert size is not None
     assert torch.as_tensor(size).isfinite().all()
     assert torch.as_tensor(size).shape in (p.shape, ())
+
+
+@EVERY
+def test_step_sizes_shows_it_times_the_rate(name):
+    run = Run(name, lr=0.5)
+    run.train(range(12))
+    [told] = step_sizes(run.optimizer, samples=None).values()
+    assert told.count > 0
+    assert 0.0 <= told.median < float("inf")
+    p = run.problem.model[2].weight
+    size = run.optimizer.sizes_of(p)
+    if not name.startswith("RegrettableDBD"):  # around another, whose own is multiplied
+        found = step_sizes(run.optimizer, run.problem.model, per="parameter", samples=None)
+        half = 0.5 * torch.as_tensor(size, dtype=torch.float64).median().item()
+        assert found["2.weight"].quantiles[0.0] <= half <= found["2.weight"].quantiles[1.0]
 
 
 @EVERY

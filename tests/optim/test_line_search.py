@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tests.optim.cases import Problem, train
 from torch import nn
 
 from stepsize import FieldError
@@ -455,3 +456,12 @@ def test_exact_without_scipy_is_refused_when_it_is_made(monkeypatch):
     with pytest.raises(FieldError, match=r"needs scipy.*pip install 'stepsize\[theory\]'"):
         example(method="exact")
     example(method="goldstein")
+
+
+def test_minibatches_that_contradict_each_other_make_an_uncapped_search_worse():
+    """Random labels, eight at a time: every minibatch is fitted at the cost of the others."""
+    problem = Problem()
+    before = sum(problem.loss(step).item() for step in range(8))
+    optimizer = LineSearch(problem.model.parameters(), start="warm")
+    train(optimizer, problem, range(60), closure=True)
+    assert sum(problem.loss(step).item() for step in range(8)) > before
