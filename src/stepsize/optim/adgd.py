@@ -7,6 +7,7 @@ from torch import Tensor
 
 from stepsize.optim.adgd_settings import FIELDS, completed
 from stepsize.optim.adgd_steps import SecantSteps
+from stepsize.optim.base import settings
 
 
 class AdGD(SecantSteps):
@@ -118,8 +119,7 @@ class AdGD(SecantSteps):
         maximize: bool = False,
         foreach: bool = True,
     ) -> None:
-        given = {n: v for n, v in locals().items() if n not in ("self", "params", "__class__")}
-        super().__init__(params, completed(given))
+        super().__init__(params, completed(settings(locals())))
 
     @property
     def needs_closure(self) -> bool:  # type: ignore[override]  # it depends on the options

@@ -1,5 +1,6 @@
 """What every optimizer of this room shares: checked groups, gradients, states that come back."""
 
+import abc
 import copy
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -75,7 +76,7 @@ COMMON: Mapping[str, Any] = {
 }
 
 
-class SelfSizing(Optimizer):
+class SelfSizing(Optimizer, abc.ABC):
     """An optimizer that finds its own step size; `lr` multiplies what it finds.
 
     So a schedule of `lr` goes on top: `Scheduler(optimizer, lr=Cosine(...))` with base value 1.
@@ -151,16 +152,17 @@ class SelfSizing(Optimizer):
                 "GradScaler passes none: use bfloat16, or scale nothing"
             )
 
+    @abc.abstractmethod
     def _advance(self, closure: Closure | None) -> Any:
-        raise NotImplementedError
+        """Take the step itself; give what the closure gave."""
 
+    @abc.abstractmethod
     def sizes_of(self, parameter: Tensor) -> Tensor | float | None:
         """Give the step size that the last step had, without `lr`; None before the first.
 
         One number, or a tensor of the parameter's shape, in float32 or wider (it may be the memory
         itself). `stepsize.torch.step_sizes` reads it.
         """
-        raise NotImplementedError
 
     def everything(self) -> list[Tensor]:
         """Give all parameters, group after group."""
@@ -181,6 +183,11 @@ class SelfSizing(Optimizer):
             return None
         with torch.enable_grad():
             return closure()
+
+
+def settings(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a constructor was given, from its `locals()`."""
+    return {n: v for n, v in names.items() if n not in ("self", "params", "__class__")}
 
 
 def with_gradients(params: Iterable[Tensor]) -> list[Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stepsize.errors import FieldError
-from stepsize.optim.base import NOT_NEGATIVE, POSITIVE, SHARE, Choice, Flag
+from stepsize.optim.base import NOT_NEGATIVE, POSITIVE, SHARE, Choice, Flag, settings
 from stepsize.optim.elementwise import Elementwise
 from stepsize.optim.formula import Tensors
 from stepsize.schedules.fields import Bounds
@@ -56,7 +56,7 @@ class DeltaBarDelta(Elementwise):
     Networks 1. Its text could not be read; the rule is as cited in the code of hbrouwer/mesh, where
     the step uses the rate before the change. Jacobs' $\kappa,\phi,\theta$ are $\delta,\varepsilon,
     \beta$ here; his $\delta(t)$ is the gradient and his $\varepsilon(t)$ the rate. The paper's own
-    settings are unknown to us: the defaults are those of neupy for `beta`, and small.
+    settings are unknown to us: the defaults are ours.
 
     >>> import torch
     >>> w = torch.ones(2, dtype=torch.float64, requires_grad=True)
@@ -98,8 +98,7 @@ class DeltaBarDelta(Elementwise):
         foreach: bool = True,
         compiled: bool = False,
     ) -> None:
-        given = {n: v for n, v in locals().items() if n not in ("self", "params", "__class__")}
-        super().__init__(params, given)
+        super().__init__(params, settings(locals()))
 
     @classmethod
     def _admitted(cls, fields: Mapping[str, Any]) -> dict[str, Any]:

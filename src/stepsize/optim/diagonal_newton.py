@@ -8,7 +8,16 @@ from torch import Tensor
 
 from stepsize.errors import FieldError
 from stepsize.optim.again import Closure, Repeatable
-from stepsize.optim.base import NOT_NEGATIVE, POSITIVE, SHARE, Choice, Flag, wide, with_gradients
+from stepsize.optim.base import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Choice,
+    Flag,
+    settings,
+    wide,
+    with_gradients,
+)
 from stepsize.optim.differenced import Signs, gradients_kept, sampled_diagonal
 from stepsize.optim.formula import Tensors
 from stepsize.optim.observing import Observing, due
@@ -136,7 +145,7 @@ class DiagonalNewton(Observing):
         foreach: bool = True,
         compiled: bool = False,
     ) -> None:
-        given = {n: v for n, v in locals().items() if n not in ("self", "params", "__class__")}
+        given = settings(locals())
         # how many measurements there were, and how many steps ago the last one was
         super().__init__(params, {**given, "measured": 0, "age": 0})
 

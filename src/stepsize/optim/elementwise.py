@@ -48,11 +48,7 @@ class Elementwise(SelfSizing):
         memory: Mapping[str, Tensors],
         rooms: Sequence[Tensors],
     ) -> Tensors:
-        """Bring the memory up to date with the gradients; give the step size of every element.
-
-        The lists are parallel, all tensors in float32 or wider; the gradients are only read. The
-        result may be a memory or a room, never a gradient.
-        """
+        """Apply the method to lists of tensors; what it may do is said at `Formula.rates`."""
 
     @property
     def _formula(self) -> Formula:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stepsize.errors import FieldError
 from stepsize.optim.again import Closure, Repeatable
-from stepsize.optim.base import NOT_NEGATIVE, POSITIVE, Choice, Flag
+from stepsize.optim.base import NOT_NEGATIVE, POSITIVE, Choice, Flag, settings
 from stepsize.optim.ray import Ceiling, Departure, OneForAll, Ray
 from stepsize.optim.searches import SEARCHES, Line, minimizer
 from stepsize.optim.whole import mean_loss
@@ -143,7 +143,7 @@ class LineSearch(OneForAll):
         foreach: bool = True,
         reduce: bool = True,
     ) -> None:
-        given = {n: v for n, v in locals().items() if n not in ("self", "params", "__class__")}
+        given = settings(locals())
         if grow is None:
             given["grow"] = 1 / self.rules["shrink"].admit("shrink", shrink)
         # NaN: there was no step yet, and none for a warm start to go on from

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stepsize.errors import FieldError
 from stepsize.optim.again import Closure
-from stepsize.optim.base import POSITIVE, Flag
+from stepsize.optim.base import POSITIVE, Flag, settings
 from stepsize.optim.ray import Ceiling, Departure, OneForAll, Ray
 from stepsize.optim.whole import mean_loss
 from stepsize.schedules.fields import Bounds
@@ -120,7 +120,7 @@ class PolyakSGD(OneForAll):
         foreach: bool = True,
         reduce: bool = True,
     ) -> None:
-        given = {n: v for n, v in locals().items() if n not in ("self", "params", "__class__")}
+        given = settings(locals())
         # NaN and inf: there was none yet
         given |= {"step_size": math.nan, "last_moved": math.inf}
         given |= {"gap": math.nan, "lowest": math.inf, "last_loss": math.inf}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from stepsize.errors import FieldError
+from stepsize.optim.base import settings
 from stepsize.optim.vsgd_settings import RULES, check, settle
 from stepsize.optim.vsgd_steps import VarianceSteps
 from stepsize.torch.groups import Group
@@ -35,7 +36,8 @@ class VSGD(VarianceSteps):
     mean square of that mean, and the rule stays: then $\bar g^2/\bar v$ is, in expectation, the
     factor $n\bar g^2/(\bar v_1 + (n-1)\bar g^2)$ of the authors' code for n samples, where
     $\bar v_1$ is the mean square of one. So their number need not be told, but has to stay the
-    same.
+    same. Do not clip in the closure: the rates follow from the size of the gradients, and would follow
+    from the clipped ones.
 
     Where the curvature comes from:
 
@@ -120,8 +122,7 @@ class VSGD(VarianceSteps):
         foreach: bool = True,
         compiled: bool = False,
     ) -> None:
-        given = {n: v for n, v in locals().items() if n not in ("self", "params", "__class__")}
-        super().__init__(params, given)
+        super().__init__(params, settings(locals()))
         self._settle()
 
     def add_param_group(self, param_group: Group) -> None:

@@ -1,5 +1,6 @@
 """How second derivatives go back through one layer, by kind of layer; `bbprop` joins them."""
 
+import abc
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.nn import Module
 from stepsize.errors import FieldError
 
 
-class Call:
+class Call(abc.ABC):
     """One call of a layer: what went in, and how a curvature of what came out goes back."""
 
     def __init__(self, layer: Module, x: Tensor, output: Tensor, *, bends: bool) -> None:
@@ -23,9 +24,9 @@ class Call:
         del curved
         return {}
 
+    @abc.abstractmethod
     def below(self, curved: Tensor) -> Tensor:
         """Give the curvature in what went in."""
-        raise NotImplementedError
 
 
 class Weighted(Call):
