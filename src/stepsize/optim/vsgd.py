@@ -36,8 +36,8 @@ class VSGD(VarianceSteps):
     mean square of that mean, and the rule stays: then $\bar g^2/\bar v$ is, in expectation, the
     factor $n\bar g^2/(\bar v_1 + (n-1)\bar g^2)$ of the authors' code for n samples, where
     $\bar v_1$ is the mean square of one. So their number need not be told, but has to stay the
-    same. Do not clip in the closure: the rates follow from the size of the gradients, and would follow
-    from the clipped ones.
+    same. Do not clip in the closure: the rates follow from the sizes of the gradients, and would
+    follow from the clipped ones.
 
     Where the curvature comes from:
 
