@@ -16,6 +16,7 @@ PEERS = {
     "fvcore": "fvcore",
     "optax": "optax",
     "jax": "jax",
+    "torch-lr-finder": "torch-lr-finder",
 }
 
 

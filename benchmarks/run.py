@@ -1,6 +1,6 @@
 """Runs the benchmarks; prints one table per subject and writes them to `results.md` beside it.
 
-python benchmarks/run.py [--quick] [--only steps|curves|scalar|resume|optimizers|imports|commands]
+python benchmarks/run.py [--quick] [--only SECTION]
 
 Only a full run writes the file.
 """
@@ -19,6 +19,7 @@ SECTIONS = {
     "scalar": "One value",
     "resume": "Resuming at step 10,000,000",
     "optimizers": "One update of an optimizer",
+    "range_test": "Finding the rate",
     "imports": "Importing",
     "commands": "The command line",
 }

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from stepsize.torch.ranks import reshard
+
 Closure = Callable[[], Any]
 
 
@@ -75,22 +77,8 @@ def _buffers_kept() -> Iterator[None]:
         yield
     finally:
         hook.remove()
-        _reshard(seen.values())
+        reshard(seen.values())
         with torch.no_grad():
             for module, name, buffer, value in kept:
                 buffer.copy_(value)
                 module._buffers[name] = buffer  # noqa: SLF001 (a forward may have put another)
-
-
-def _reshard(modules: Iterable[Module]) -> None:
-    """Let go of gathered parameters, as a backward pass does.
-
-    fully_shard keeps those of the root after a forward pass, for a backward pass that does not come
-    here: the next forward pass would not see that the parameters were moved.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415 (takes long to import)
-
-        for module in modules:
-            if isinstance(module, FSDPModule):
-                module.reshard()

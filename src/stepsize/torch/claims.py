@@ -7,6 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from stepsize.errors import FieldError
+from stepsize.torch.known_rates import held_by
 
 _CLAIMS = "_stepsize_claims"
 Place = tuple[Optimizer, int, str]
@@ -37,6 +38,22 @@ def claim(owner: Any, places: Iterable[Place]) -> None:
     """Note the owner as the writer of (optimizer, group, key)."""
     for optimizer, group, key in places:
         _claims(optimizer)[group, key] = weakref.ref(owner)
+
+
+def announce(owner: Any, optimizers: Iterable[Optimizer]) -> None:
+    """Note an owner that will say at the first step which keys it writes."""
+    for optimizer in optimizers:
+        _claims(optimizer)[id(owner), ""] = weakref.ref(owner)
+
+
+def writers(optimizer: Any) -> list[Any]:
+    """Give all living schedulers that write to an optimizer or to one inside it, or will."""
+    found: dict[int, Any] = {}
+    while optimizer is not None:
+        claims = getattr(optimizer, "__dict__", {}).get(_CLAIMS, {})
+        found |= {id(owner): owner for alive in claims.values() if (owner := alive()) is not None}
+        optimizer = held_by(optimizer)
+    return list(found.values())
 
 
 def release(owner: Any, optimizers: Iterable[Optimizer]) -> None:

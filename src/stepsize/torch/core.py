@@ -26,7 +26,7 @@ from stepsize.torch.arguments import (
 )
 from stepsize.torch.binding import Binding
 from stepsize.torch.cell import ALARM, FIRED, KNOWN, LIMIT, START, STEPS, WRITE, new_cell
-from stepsize.torch.claims import claim, release, rivals
+from stepsize.torch.claims import announce, claim, release, rivals
 from stepsize.torch.clock import Clock
 from stepsize.torch.controlled import Controlled, controllers_of
 from stepsize.torch.groups import Group, check_group_names
@@ -84,6 +84,7 @@ class Core:
         else:
             self._first = hooks.before_steps(self.optimizer, hooks.calling(self, "_ready"))
             self._removers += self._first
+            announce(self, self.optimizers)
         self._attach()
         self._watch_first()
         for each in self.optimizers:

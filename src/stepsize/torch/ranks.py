@@ -5,11 +5,12 @@ process group's timeout ends them all.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.nn import Module
 
 from stepsize.errors import FieldError, SpecError
 
@@ -38,6 +39,20 @@ def local(tensor: Tensor) -> Tensor:
     return tensor if part is None else part()
 
 
+def reshard(modules: Iterable[Module]) -> None:
+    """Let go of gathered parameters, as a backward pass does.
+
+    fully_shard keeps those of the root after a forward pass, for a backward pass that does not come
+    here: the next forward pass would not see that the parameters were moved.
+    """
+    if _running():
+        from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415 (takes long to import)
+
+        for module in modules:
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def split_of(tensor: Tensor) -> Split:
     """Say how a tensor is split over the ranks."""
     mesh = getattr(tensor, "device_mesh", None)
@@ -52,12 +67,14 @@ def scalar(value: Any) -> float:
     return float(value)
 
 
-def means(read: Callable[[], dict[str, float]], names: tuple[str, ...]) -> dict[str, float]:
+def means(
+    read: Callable[[], dict[str, float]], names: tuple[str, ...], who: str = "observe"
+) -> dict[str, float]:
     """Give the means over all ranks, the same on every one of them; NaN if it is NaN on one.
 
     One collective, whatever of `names` was read, so that ranks which show different things are told
     so (`FieldError`) instead of one's loss being averaged with another's norm. What one rank cannot
-    read is an error on all of them.
+    read is an error on all of them, which begins with `who`.
     """
     if ranks() == 1:
         return read()
@@ -70,12 +87,12 @@ def means(read: Callable[[], dict[str, float]], names: tuple[str, ...]) -> dict[
     if failed is not None:
         raise failed
     if sums[-1]:
-        raise FieldError("observe: what was seen must be a number on every rank; on one it was not")
+        raise FieldError(f"{who}: what was seen must be a number on every rank; on one it was not")
     given = dict(zip(names, sums[len(names) : -1], strict=True))
     for name, number in given.items():
         if number not in (0.0, ranks()):
             rule = f"given on every rank or on none, was given on {number:g} of {ranks()} ranks"
-            raise FieldError(f"observe: {name} must be {rule}")
+            raise FieldError(f"{who}: {name} must be {rule}")
     return {name: total / ranks() for name, total in zip(names, sums, strict=False) if given[name]}
 
 
