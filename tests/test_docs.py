@@ -16,6 +16,7 @@ from tools.docstrings import fenced, source_of, without_source
 
 import stepsize
 import stepsize.feedback
+import stepsize.finding
 import stepsize.optim
 import stepsize.torch
 import stepsize.torch.curvature
@@ -110,7 +111,9 @@ def test_the_reference_has_every_public_name_once_and_nothing_else():
     public |= {f"stepsize.feedback.{name}" for name in stepsize.feedback.__all__}
     public |= {f"stepsize.optim.{name}" for name in stepsize.optim.__all__}
     public |= {f"stepsize.torch.curvature.{name}" for name in stepsize.torch.curvature.__all__}
+    public |= {f"stepsize.finding.{name}" for name in stepsize.finding.__all__}
     rooms = {"stepsize.optim.base.SelfSizing", "stepsize.torch.curvature"}
+    rooms |= {f"stepsize.torch.tasks.{name}" for name in ("from_torch", "from_arrays")}
     found = [name for name in documented() if name not in rooms]
     assert public - set(found) == set()
     assert set(found) - public == set()

@@ -18,8 +18,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # A module may import from its own room and from rooms above it in this list.
 ROOMS = [
     "errors", "units", "schedules", "drawing", "sketch", "batch_ramp", "horizon", "time",
-    "frameworks", "files", "edits", "control", "feedback", "look", "lint", "torch", "optim", "plot",
-    "cli", "__main__",
+    "frameworks", "files", "edits", "control", "feedback", "look", "lint", "finding", "task",
+    "task_file", "conform", "torch", "optim", "plot", "cli", "__main__",
 ]  # fmt: skip
 # A method that only forwards, imported when it is called: a schedule draws itself, a horizon
 # with a batch-size ramp tabulates it, and a plan names its type.
@@ -27,17 +27,23 @@ LATE = {
     ("schedules", "sketch"): {"schedules/schedule.py", "schedules/plan.py"},
     ("horizon", "time"): {"horizon.py"},
     ("horizon", "frameworks"): {"horizon.py"},
+    ("task", "torch"): {"task.py"},
 }
+_NUMPY = {
+    "schedules/arrays.py", "schedules/kernel.py", "batch_ramp.py", "torch/tasks/table.py",
+    "finding/bounds.py", "finding/rules.py", "finding/smoothing.py", "finding/suggestion.py",
+}  # fmt: skip
+_CLICK = {f"cli/{name}.py" for name in ("app", "edit", "find", "options", "show")}
 FRAMEWORKS = {
-    "numpy": {"schedules/arrays.py", "schedules/kernel.py", "batch_ramp.py"},
+    "numpy": _NUMPY,
     "torch": {
         p.relative_to(SOURCE).as_posix()
         for room in ("torch", "optim")
-        for p in (SOURCE / room).glob("*.py")
+        for p in (SOURCE / room).rglob("*.py")
     },
     "annotated_types": {"schedules/fields.py"},
-    "matplotlib": {"plot.py"},
-    "click": {"cli/app.py", "cli/edit.py", "cli/options.py", "cli/show.py"},
+    "matplotlib": {p.relative_to(SOURCE).as_posix() for p in (SOURCE / "plot").rglob("*.py")},
+    "click": _CLICK,
     "yaml": {"files/yaml_core.py"},
     "scipy": {"optim/searches.py"},
     "tomli_w": {"files/forms.py"},
@@ -49,7 +55,8 @@ STANDARD = {
     "keyword", "math", "numbers",
     "os", "pathlib", "re", "shutil", "string", "sys", "textwrap", "tomllib", "types", "typing",
     "time", "warnings", "weakref",
-    "contextlib", "datetime", "platform", "signal", "stat", "threading",
+    "contextlib", "datetime", "operator", "pickle", "platform", "random", "signal", "stat",
+    "statistics", "threading", "traceback",
 }  # fmt: skip
 
 

@@ -62,6 +62,7 @@ from stepsize.time import Horizon, driving_unit, resolve, stepwise
 from stepsize.units import Time
 
 if TYPE_CHECKING:
+    from stepsize.conform.check import conformance
     from stepsize.drawing.series import Axis, Panel, Series
     from stepsize.files.description import from_dict, to_dict
     from stepsize.files.disk import dump, dumps, load, loads
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
     from stepsize.look.preview import Preview, preview
     from stepsize.look.values import Table, table
     from stepsize.look.words import Description, Facts, describe
+    from stepsize.task import Metric, Run, Task
+    from stepsize.task_file import load_task
 
 __version__ = "0.1.0"
 
@@ -104,6 +107,7 @@ __all__ = [
     "KDecay",
     "Linear",
     "Logarithmic",
+    "Metric",
     "MirrorCosine",
     "MismatchError",
     "MultiStep",
@@ -120,6 +124,7 @@ __all__ = [
     "Repeated",
     "Resumed",
     "Rex",
+    "Run",
     "Scaled",
     "Schedule",
     "Sequence",
@@ -131,12 +136,14 @@ __all__ = [
     "Stretched",
     "Table",
     "Tanh",
+    "Task",
     "Time",
     "UnitError",
     "Warmup",
     "__version__",
     "check",
     "compare_golden",
+    "conformance",
     "cyclic",
     "describe",
     "difference",
@@ -152,6 +159,7 @@ __all__ = [
     "inverse_time",
     "json_schema",
     "load",
+    "load_task",
     "loads",
     "noam",
     "one_cycle",
@@ -184,12 +192,16 @@ _LATER = MappingProxyType(
         "Facts": "look.words",
         "Finding": "lint.subject",
         "Gap": "look.compare",
+        "Metric": "task",
         "Panel": "drawing.series",
         "Preview": "look.preview",
+        "Run": "task",
         "Series": "drawing.series",
         "Table": "look.values",
+        "Task": "task",
         "check": "lint.check",
         "compare_golden": "look.golden",
+        "conformance": "conform.check",
         "describe": "look.words",
         "difference": "look.compare",
         "dump": "files.disk",
@@ -198,6 +210,7 @@ _LATER = MappingProxyType(
         "golden": "look.golden",
         "json_schema": "files.schema",
         "load": "files.disk",
+        "load_task": "task_file",
         "loads": "files.disk",
         "parse": "files.expression",
         "preview": "look.preview",

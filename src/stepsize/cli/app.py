@@ -7,6 +7,7 @@ import click
 
 from stepsize.cli import show
 from stepsize.cli.edit import edit
+from stepsize.cli.find import check_tasks, find_rate
 from stepsize.cli.options import JSON, SOURCE, SOURCES, TRUST, UNIT, Over, over_a_run, pictured
 from stepsize.cli.sources import length, named_source, needs_options, read, read_all
 from stepsize.errors import SpecError, StepsizeError, UnitError
@@ -120,11 +121,14 @@ def check(
     as_json: bool,
     rules: None,
 ) -> None:
-    """Point out what a careful colleague would, each with its cure."""
-    from stepsize.lint.check import check as lint  # noqa: PLC0415 (a command loads what it needs)
-
+    """Point out what a careful colleague would, each with its cure; of a TASK.py, try the task."""
     del rules  # its callback has printed them
-    found = lint(read_all(sources, over.trust), over.horizon, ignore=ignore, **over.settings)
+    if any(source.endswith(".py") for source in sources):
+        found = check_tasks(sources, over, ignore)
+    else:
+        from stepsize.lint.check import check as lint  # noqa: PLC0415 (as above)
+
+        found = lint(read_all(sources, over.trust), over.horizon, ignore=ignore, **over.settings)
     show.findings(found, as_json=as_json)
     levels = {"warning": {"warning", "error"}, "error": {"error"}, "never": set()}[fail_on]
     if any(finding.level in levels for finding in found):
@@ -202,6 +206,7 @@ def completion(*, shell: str) -> None:
 
 
 app.add_command(edit)
+app.add_command(find_rate)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import click
 from stepsize.errors import SpecError
 
 if TYPE_CHECKING:
+    from stepsize.finding.report import RangeTest
     from stepsize.lint.subject import Finding
     from stepsize.look.compare import Difference
     from stepsize.look.preview import Preview
@@ -44,19 +45,16 @@ def picture(
 ) -> None:
     """Show a preview as text or JSON, or write it into files."""
     for path in output:
-        _file(found, path, dark=dark)
+        picture_file(found, path, dark=dark)
     if as_json:
         _json(dataclasses.asdict(found))
     elif not output:
-        wide = (
-            width
-            if width is not None
-            else max(min(shutil.get_terminal_size().columns, 110) - _MARGIN, 20)
-        )
+        wide = _columns() if width is None else width
         click.echo(found.text(width=wide, height=height, paint=_colours()), color=_colours())
 
 
-def _file(found: "Preview", path: str, *, dark: bool) -> None:
+def picture_file(found: "Preview | RangeTest", path: str, *, dark: bool) -> None:
+    """Write a picture."""
     try:
         from stepsize.plot import save  # noqa: PLC0415 (matplotlib, where it is installed)
     except ImportError:
@@ -64,6 +62,18 @@ def _file(found: "Preview", path: str, *, dark: bool) -> None:
         raise SpecError(f"{path}: picture files need matplotlib: {cure}") from None
     save(found, path, dark=dark)
     click.echo(f"wrote {path}", err=True)
+
+
+def range_test(found: "RangeTest", *, as_json: bool) -> None:
+    """Print what a range test found."""
+    if as_json:
+        _json(found.to_dict())
+    else:
+        click.echo(found.text(width=_columns()))
+
+
+def _columns() -> int:
+    return max(min(shutil.get_terminal_size().columns, 110) - _MARGIN, 20)
 
 
 def rows(found: "Table", *, csv: bool, as_json: bool) -> None:
@@ -90,12 +100,16 @@ def findings(found: "tuple[Finding, ...]", *, as_json: bool) -> None:
 
 
 def rules(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """List the rules of the lint."""
+    """List the rules for schedules, and those for tasks."""
+    from stepsize.conform.check import RULES as OF_TASKS  # noqa: PLC0415 (as below)
     from stepsize.lint.check import RULES  # noqa: PLC0415 (a command loads what it needs)
 
     if wanted and not context.resilient_parsing:
         for name, rule in RULES.items():
             click.echo(f"{name:<16} {rule.__doc__}")
+        click.echo("\nof a task:")
+        for name, text in OF_TASKS.items():
+            click.echo(f"{name:<16} {text}")
         context.exit()
 
 

@@ -1,0 +1,1 @@
+"""Whether a task keeps what it promises."""
