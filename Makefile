@@ -16,6 +16,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[dev]"
 	$(PIP) --no-deps timm # whose schedulers need no torchvision
+	$(PIP) --no-deps curvlinops-for-pytorch backpack-for-pytorch einconv linear_operator unfoldNd # nor do these
 	touch $@ $(VENV)/demo.stamp
 
 demo: $(VENV)/demo.stamp

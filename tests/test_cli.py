@@ -288,7 +288,8 @@ def test_text_commands_import_neither_numpy_nor_matplotlib_nor_torch():
 
 def test_picture_files_without_matplotlib_name_the_cure(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "stepsize.plot", raising=False)
+    for name in [name for name in sys.modules if name.startswith("stepsize.plot")]:
+        monkeypatch.delitem(sys.modules, name)
     status, _, err = run("plot", "Cosine(9)", "--output", "lr.png")
     assert status == 2
     assert re.search(r"picture files need matplotlib: pip install 'stepsize\[plot\]'", err)

@@ -34,8 +34,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the gallery's pages, and the pictures that lie beside the scripts that made them."""
     for path, text in gallery.pages().items():
         files.append(File.generated(config, path, content=text))
-    for picture in sorted((ROOT / "benchmarks" / "papers").glob("*.svg")):
-        path = f"pictures/papers/{picture.name}"
+    for picture in sorted((ROOT / "benchmarks").rglob("*.svg")):
+        path = f"pictures/{picture.parent.name}/{picture.name}"
         files.append(File.generated(config, path, content=picture.read_bytes()))
     return files
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sklearn.datasets import load_digits
 
 from stepsize import (
     REGISTRY,
@@ -17,6 +18,7 @@ from stepsize import (
     Ramp,
     Schedule,
     Step,
+    Task,
     Warmup,
     cyclic,
     difference,
@@ -28,9 +30,10 @@ from stepsize import (
     wsd,
 )
 from stepsize.feedback import Plateau, SpikeGuard
+from stepsize.finding import RangeTest
 from stepsize.plot import save
 from stepsize.sketch import samples, svg
-from stepsize.torch import Scheduler
+from stepsize.torch import Scheduler, range_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,17 +162,25 @@ def unfreezing() -> Preview:
     return preview(scheduler)
 
 
+def tested() -> RangeTest:
+    """A range test of a small network on digits."""
+    x, y = load_digits(return_X_y=True)
+    task = Task.from_arrays(x, y, optimizer="sgd", batch_size=32)
+    return range_test(task)
+
+
 def with_matplotlib() -> None:
     """The pictures of the tools, light and dark."""
     imagenet = Horizon("90ep", batches_per_epoch=391)
     cosine, line = Warmup("5ep") >> Cosine(), Warmup("5ep") >> Linear(stop=0.1)
     gap = difference(cosine, line, imagenet, names=("cosine", "line"), unit="epochs").picture
-    pictures = {
+    pictures: dict[str, Preview | RangeTest] = {
         "one_cycle": preview(one_cycle(), imagenet, unit="epochs", base=0.4),
         "difference": gap,
         "futures": futures(),
         "reactions": reactions(),
         "unfreezing": unfreezing(),
+        "range_test": tested(),
     }
     for name, found in pictures.items():
         for ending, dark in (("", False), ("_dark", True)):

@@ -10,20 +10,29 @@ from stepsize.finding.divergence import Divergence
 from stepsize.finding.reading import read_curve, write_curve
 from stepsize.finding.report import RangeTest
 from stepsize.finding.rules import RULES, averaged, minimum, slide, steepest, valley
+from stepsize.finding.stability import Moment, StabilityCourse, stable_rate
 from stepsize.finding.suggestion import Suggestion, suggest
+from stepsize.finding.warmup import WarmupAdvice, recommend_warmup
+from stepsize.finding.warmup_study import WarmupStudy
 
 __all__ = [
     "RULES",
     "Divergence",
+    "Moment",
     "RangeCurve",
     "RangeTest",
     "Smith",
+    "StabilityCourse",
     "Suggestion",
+    "WarmupAdvice",
+    "WarmupStudy",
     "averaged",
     "minimum",
     "read_curve",
+    "recommend_warmup",
     "slide",
     "smith",
+    "stable_rate",
     "steepest",
     "suggest",
     "valley",

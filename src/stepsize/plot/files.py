@@ -9,17 +9,30 @@ import matplotlib as mpl
 from stepsize.errors import SpecError
 from stepsize.files.disk import write_whole
 from stepsize.finding.report import RangeTest
+from stepsize.finding.stability import StabilityCourse
+from stepsize.finding.warmup_study import WarmupStudy
 from stepsize.look.spreads import StepSizeHistory
 from stepsize.plot.panels import plot
 from stepsize.plot.rates import range_test
 from stepsize.plot.sizes import step_sizes
+from stepsize.plot.stable import stability
 
 if TYPE_CHECKING:
     import os
 
 
+_KINDS: dict[type, Any] = {
+    StepSizeHistory: step_sizes,
+    RangeTest: range_test,
+    StabilityCourse: stability,
+    WarmupStudy: stability,
+}
+
+
 def save(what: Any, path: "str | os.PathLike[str]", *given: Any, **settings: Any) -> None:
-    """Draw into a .png, .svg or .pdf file: schedules, a history of step sizes, a range test.
+    """Draw into a .png, .svg or .pdf file: whatever has a picture.
+
+    That is schedules, a history of step sizes, a range test, a warmup study or a run's stability.
 
     Raises `SpecError` for another ending, or where the file cannot be written.
     """
@@ -27,8 +40,7 @@ def save(what: Any, path: "str | os.PathLike[str]", *given: Any, **settings: Any
     ending = target.suffix.lower()
     if ending not in (".png", ".svg", ".pdf"):
         raise SpecError(f"{target}: a picture ends in .png, .svg or .pdf")
-    kinds = {StepSizeHistory: step_sizes, RangeTest: range_test}
-    draws: Any = next((each for kind, each in kinds.items() if isinstance(what, kind)), plot)
+    draws: Any = next((each for kind, each in _KINDS.items() if isinstance(what, kind)), plot)
     figure = draws(what, *given, **settings)
     # the same picture is the same file: no date, no random ids, and text that stays text
     fixed: dict[Any, Any] = {"svg.hashsalt": "stepsize", "svg.fonttype": "none"}

@@ -7,10 +7,13 @@ from stepsize.torch.known_rates import rate_of
 from stepsize.torch.layers import layer_decay
 from stepsize.torch.preserve import preserved
 from stepsize.torch.scheduler import Scheduler
+from stepsize.torch.stability import StabilityLog
 from stepsize.torch.step_sizes import StepSizes, step_sizes
+from stepsize.torch.warmups import warmup_study
 
 __all__ = [
     "Scheduler",
+    "StabilityLog",
     "StepSizeHistory",
     "StepSizes",
     "StepsizeWarning",
@@ -19,4 +22,5 @@ __all__ = [
     "range_test",
     "rate_of",
     "step_sizes",
+    "warmup_study",
 ]

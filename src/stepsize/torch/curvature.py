@@ -1,4 +1,4 @@
-"""The diagonal of the Hessian: exact, and four cheaper things that are used in its place.
+"""Curvature: the diagonal of the Hessian, four things used in its place, and its sharpness.
 
 | function | what it gives | cost |
 | --- | --- | --- |
@@ -7,6 +7,8 @@
 | `gauss_newton_diagonal` | that of the Gauss-Newton matrix | a pass for each sample and output |
 | `bbprop` | an approximation of that, layer by layer | about one backward pass |
 | `finite_difference` | a mix of each row of the Hessian | one more evaluation |
+| `sharpness` | the largest eigenvalue of the Hessian | ten to thirty backward passes |
+| `preconditioned_sharpness` | the same, as the optimizer scales it | the same |
 
 One more backward pass through the gradient gives one product of the Hessian with a vector, not its
 diagonal: that takes as many passes as there are elements, or chance, or an approximation.
@@ -25,14 +27,20 @@ from stepsize.errors import FieldError
 from stepsize.torch.bbprop import Beside, bbprop
 from stepsize.torch.criteria import criterion
 from stepsize.torch.differences import finite_difference
+from stepsize.torch.limits import preconditioned_sharpness, stability_limit
+from stepsize.torch.sharpness import Sharpness, sharpness
 
 __all__ = [
     "Beside",
+    "Sharpness",
     "bbprop",
     "finite_difference",
     "gauss_newton_diagonal",
     "hessian_diagonal",
     "hutchinson",
+    "preconditioned_sharpness",
+    "sharpness",
+    "stability_limit",
 ]
 
 

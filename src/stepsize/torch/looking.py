@@ -101,7 +101,7 @@ class Look:
         for place in places:
             split = split_of(place.parameter)
             held.setdefault(split, [])  # on every rank, whatever it has
-            rate = self._rate(place.optimizer, place.group, place.parameter, lr_of)
+            rate = self.rate(place.optimizer, place.group, place.parameter, lr_of)
             values = None if rate is None else self._values(place, rate)
             if values is not None:
                 held[split if isinstance(rate, Tensor) and rate.dim() else None].append(values)
@@ -117,7 +117,7 @@ class Look:
         part = _count(local(place.parameter))
         return Values(place.entry, rate, stride_for(part, self.samples), part) if part else None
 
-    def _rate(self, optimizer: Any, group: Group, p: Tensor, lr_of: Rates) -> Found:
+    def rate(self, optimizer: Any, group: Group, p: Tensor, lr_of: Rates) -> Found:
         """Give the step size of some elements, or one number for all; None where none is known."""
         if not p.requires_grad:
             return None
