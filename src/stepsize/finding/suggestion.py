@@ -16,7 +16,7 @@ from stepsize.finding.smoothing import NORMAL, Smoother
 
 Array = NDArray[np.float64]
 
-SHARE = 0.95  # of the fall of the loss; chosen by benchmarks/finders.py on half of its problems
+SHARE = 0.9  # of the fall of the loss; chosen on half of the problems of benchmarks/finders.py
 _LEAST = 10  # steps, to tell a fall from noise
 _CLEAR = 5.0  # standard deviations of the smooth curve: its least value is one of many
 _DIGITS = 1e-6  # of float32
@@ -55,12 +55,13 @@ class Suggestion:
 def suggest(curve: RangeCurve, *, share: float = SHARE) -> Suggestion:
     r"""Give the rate by which a range test's loss has made nearly all of its fall.
 
-    The losses are smoothed over the steps: the median of the repeats, running medians of three,
-    then local lines. With $\ell_0$ the level of the first tenth of the steps and $\ell_*$ the least
-    value, the rate is the last one before that where the smooth loss is above
-    $\ell_0 - 0.95\,(\ell_0 - \ell_*)$, interpolated in the rate's logarithm. This is done for 200
-    curves that might have been seen as well, of resampled repeats and resampled blocks of
-    residuals: the rate is the median of what they give, the spread what nine in ten of them do.
+    The losses, where they are above the level they began with cut down to it, are smoothed over
+    the steps: the median of the repeats, running medians of three, then local lines. With $\ell_0$
+    the level of the first tenth of the steps and $\ell_*$ the least value, the rate is the last
+    one before that where the smooth loss is above $\ell_0 - 0.9\,(\ell_0 - \ell_*)$, interpolated in
+    the rate's logarithm. This is done for 200 curves that might have been seen as well, of
+    resampled repeats and resampled blocks of residuals: the rate is the median of what they give,
+    the spread what nine in ten of them do.
 
     The least value itself lies on a flat bottom, where noise decides which rate it has, or at the
     edge of divergence; the steepest slope comes early on a long ramp. Where the bottom is flat the
@@ -80,7 +81,7 @@ def suggest(curve: RangeCurve, *, share: float = SHARE) -> Suggestion:
     >>> losses = [2 - 1 / (1 + (0.01 / r) ** 2) + 4 * r**2 for r in rates]
     >>> found = suggest(RangeCurve(rates, [losses]))
     >>> f"{found.rate:.3f}", found.why.split("; ")  # doctest: +NORMALIZE_WHITESPACE
-    ('0.037', ['the loss falls from 2 to 1.055 at 0.063, by 95% of that at the rate suggested',
+    ('0.028', ['the loss falls from 2 to 1.055 at 0.063, by 90% of that at the rate suggested',
      'it diverged by 1.6'])
     """
     if not 0.0 < share < 1.0:
@@ -129,10 +130,11 @@ class _Seen:
         length = sorted(map(len, kept))[len(kept) // 2]
         self.diverged = sum(len(row) < len(rates) for row in kept)
         self.rates = np.array(rates[:length])
-        self.rows = np.array([_filled(row, length) for row in kept])
+        self._rows = np.array([_filled(row, length) for row in kept])
         if length >= _LEAST:
             self._smoother = Smoother(length)
-            self.smooth = self._smoother(self.rows)
+            self._capped = np.minimum(self._rows, [[_start(row)] for row in self._rows])
+            self.smooth = self._smoother(self._capped)
 
     def no_answer(self) -> str:
         """Say why the curve holds no answer; nothing where it does."""
@@ -152,7 +154,7 @@ class _Seen:
 
     def others(self) -> Iterator[Array]:
         """Give smooth curves that might have been seen as well."""
-        return self._smoother.again(self.rows, self._noise(), _RESAMPLED)
+        return self._smoother.again(self._capped, self._noise(), _RESAMPLED)
 
     def still_falls(self) -> bool:
         """Tell whether the ramp ended before the loss rose clearly."""
@@ -170,7 +172,7 @@ class _Seen:
         if self.still_falls():
             return f"{told}; it still fell where the ramp ended: go on to larger rates"
         if self.diverged:
-            count, of = self.diverged, len(self.rows)
+            count, of = self.diverged, len(self._rows)
             which = "" if of == 1 else f" in {count} of {of} repeats"
             return f"{told}; it diverged by {_rate(self.rates[-1])}{which}"
         return f"{told}; beyond, it rises"
@@ -180,16 +182,17 @@ class _Seen:
 
     def _noise(self) -> float:
         """Give the standard deviation of one loss, from how far it is off its neighbours' line."""
-        bent = np.abs(np.diff(self.rows, n=2))
+        bent = np.abs(np.diff(self._rows, n=2))
         return NORMAL * float(np.median(bent)) / math.sqrt(6)
 
     def _uncertain(self) -> float:
         """Give the standard deviation of the smooth curve."""
-        return self._noise() * self._smoother.error / math.sqrt(len(self.rows))
+        return self._noise() * self._smoother.error / math.sqrt(len(self._rows))
 
     def _rises_from(self) -> float | None:
         """Give the first rate from which on the loss lies above where it began."""
-        above = self.smooth > _start(self.smooth) + _CLEAR * self._uncertain()
+        whole = self._smoother(self._rows)
+        above = whole > _start(whole) + _CLEAR * self._uncertain()
         if not above[-1]:
             return None
         return float(self.rates[len(above) - int(np.argmin(above[::-1]))])

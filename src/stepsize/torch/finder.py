@@ -23,7 +23,7 @@ from stepsize.torch.ready import accuracy as top_accuracy
 from stepsize.torch.streams import begin_streams, keep_streams
 from stepsize.torch.trials import Row, Settings, Told, trial
 
-START, STOP, STEPS, REPEATS = 1e-6, 10.0, 100, 3
+START, STOP, STEPS, REPEATS = 1e-6, 10.0, 120, 3
 _FEWEST = 10  # steps that a curve can be read from
 Ratios = tuple[tuple[str, float], ...]
 
