@@ -58,8 +58,8 @@ def suggest(curve: RangeCurve, *, share: float = SHARE) -> Suggestion:
     The losses, where they are above the level they began with cut down to it, are smoothed over
     the steps: the median of the repeats, running medians of three, then local lines. With $\ell_0$
     the level of the first tenth of the steps and $\ell_*$ the least value, the rate is the last
-    one before that where the smooth loss is above $\ell_0 - 0.9\,(\ell_0 - \ell_*)$, interpolated in
-    the rate's logarithm. This is done for 200 curves that might have been seen as well, of
+    one before that where the smooth loss is above $\ell_0 - 0.9\,(\ell_0 - \ell_*)$, interpolated
+    in the rate's logarithm. This is done for 200 curves that might have been seen as well, of
     resampled repeats and resampled blocks of residuals: the rate is the median of what they give,
     the spread what nine in ten of them do.
 
