@@ -237,3 +237,28 @@ def test_the_example_conforms_and_has_two_tasks():
     path = Path(__file__).parents[1] / "examples" / "digits_task.py"
     for name in ("task", "convolutional"):
         assert conformance(load_task(path, name), steps=4) == ()
+
+
+CLASS = """
+from stepsize import Horizon, Task
+
+class Mine(Task):
+    horizon = Horizon(10)
+    def build(self, seed):
+        raise ValueError("not yet")
+"""
+
+
+def test_the_only_class_of_a_file_is_its_task_and_its_errors_are_told_with_their_line(folder):
+    Path("mine.py").write_text(CLASS)
+    status, _, err = folder("range-test", "mine.py")
+    assert status == 2
+    assert "mine.py, line 7: ValueError: not yet" in err
+    assert "Traceback" not in err
+
+
+def test_curves_without_a_finite_loss_are_status_1(folder):
+    Path("nan.csv").write_text("lr,loss\n" + "".join(f"{k},nan\n" for k in range(1, 30)))
+    status, out, _ = folder("range-test", "nan.csv")
+    assert status == 1
+    assert "diverged at once" in out

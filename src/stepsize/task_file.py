@@ -35,7 +35,7 @@ def load_task(path: str | Path, name: str = "task") -> Task:
        one;
     2. `build(seed)`, a function that gives a `Run`, beside a `horizon` and, unless the run is
        judged by its "loss", a `metric`;
-    3. the only `Task` in the file, whatever its name.
+    3. the only `Task` in the file, whatever its name; or the only class of tasks defined in it.
 
     Raises:
         SpecError: for no file, for no task in it, or several; for an error in the file, with its
@@ -66,10 +66,15 @@ def _run(file: Path) -> ModuleType:
     return module
 
 
-def _guarded(file: Path, call: Callable[..., Any], *given: Any) -> Any:
+def in_the_file(path: str | Path, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Call what leads to the user's code; its errors are `SpecError`s, told with their line."""
+    return _guarded(Path(path), call, *given, **named)
+
+
+def _guarded(file: Path, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
     """Call the user's code; an error of it is told with the line of the file."""
     try:
-        return call(*given)
+        return call(*given, **named)
     except (Exception, SystemExit) as error:
         raise SpecError(f"{_place(file, error)}: {_told(error)}") from error
 
@@ -87,7 +92,7 @@ def _told(error: BaseException) -> str:
 
 
 def _place(file: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.filename == str(file):
+    if isinstance(error, SyntaxError) and error.filename and file.samefile(error.filename):
         return f"{file}, line {error.lineno}"
     lines = [
         each.lineno
@@ -147,7 +152,21 @@ def _only(file: Path, module: ModuleType) -> Task:
         return tasks[0]
     if tasks:
         raise SpecError(f"{file}: several tasks, {listed(list(_tasks(module)))}; name one of them")
+    classes = _classes(module)
+    if len(classes) == 1:
+        return _made(file, *classes[0])
+    if classes:
+        names = listed([name for name, _ in classes])
+        raise SpecError(f"{file}: several classes of tasks, {names}; name one of them with --task")
     raise SpecError(
         f"{file}: there is no task in it; write task = Task.from_torch(...), a function task() "
-        "that makes one, or build(seed) beside a horizon"
+        "that makes one, a subclass of stepsize.Task, or build(seed) beside a horizon"
     )
+
+
+def _classes(module: ModuleType) -> list[tuple[str, type[Task]]]:
+    """Give the classes of tasks that the file itself defines."""
+    named = vars(module).items()
+    classes = [(name, found) for name, found in named if isinstance(found, type)]
+    own = module.__name__
+    return [(n, c) for n, c in classes if issubclass(c, Task) and c.__module__ == own]

@@ -111,3 +111,47 @@ def test_what_is_not_there_is_told(tmp_path):
 def test_a_curve_is_checked(rates, losses, told):
     with pytest.raises(FieldError, match=told):
         RangeCurve(rates, losses)
+
+
+def test_a_loss_that_is_missing_moves_no_other_to_its_rate():
+    found = read_curve({"lr": [0.1, 0.2, 0.3], "loss": [1.0, None, 2.0]})
+    assert found == RangeCurve([0.1, 0.3], [[1.0, 2.0]])
+
+
+def test_losses_at_every_fifth_rate_stay_there(tmp_path):
+    rates = [10 ** (k / 10 - 5) for k in range(50)]
+    lines = [f"{rate},{k if k % 5 == 0 else ''}" for k, rate in enumerate(rates)]
+    (tmp_path / "a.csv").write_text("\n".join(["lr,loss", *lines]))
+    found = read_curve(tmp_path / "a.csv")
+    assert found.losses[0] == tuple(float(k) for k in range(0, 50, 5))
+    assert found.rates[:10] == tuple(rates[::5])
+
+
+def test_more_losses_than_rates_are_refused():
+    with pytest.raises(SpecError, match="a rate for every loss; there are 2 rates"):
+        read_curve({"lr": [0.1, 0.2], "loss": [1, 2, 3]})
+
+
+def test_repeats_at_different_rates_are_refused():
+    columns = {"repeat": [0, 0, 1, 1], "lr": [0.1, 0.2, 0.1, 0.3], "loss": [3, 2, 3, 2]}
+    with pytest.raises(SpecError, match="different rates"):
+        read_curve(columns)
+
+
+@pytest.mark.parametrize("text", ["\ufefflr,loss\n0.1,2\n0.2,1\n", "lr;loss\n0.1;2\n0.2;1\n"])
+def test_files_of_spreadsheets_are_read(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert read_curve(tmp_path / "a.csv") == RangeCurve([0.1, 0.2], [[2.0, 1.0]])
+
+
+def test_records_and_tables_are_read(tmp_path):
+    (tmp_path / "a.json").write_text('[{"lr": 0.1, "loss": 2}, {"lr": 0.2, "loss": 1}]')
+    assert read_curve(tmp_path / "a.json") == RangeCurve([0.1, 0.2], [[2.0, 1.0]])
+
+    class Frame:
+        columns = ("lr", "loss")
+
+        def __getitem__(self, name):
+            return {"lr": [0.1, 0.2, 0.3], "loss": [2.0, float("nan"), 1.0]}[name]
+
+    assert read_curve(Frame()) == RangeCurve([0.1, 0.3], [[2.0, 1.0]])

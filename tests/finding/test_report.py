@@ -60,3 +60,9 @@ def test_what_is_kept_can_be_read_by_people():
     assert told["format"] == 1
     assert told["suggestion"]["rate"] == found().rate
     assert math.isfinite(told["rules"]["steepest"])
+
+
+def test_losses_that_are_never_finite_have_a_text_and_a_picture():
+    test = RangeTest(RangeCurve(RATES, [[math.nan] * 100]))
+    assert "no rate: the loss diverged" in test.text()
+    assert test._repr_svg_().startswith("<svg")

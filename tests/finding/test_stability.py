@@ -8,8 +8,8 @@ import pytest
 
 from stepsize import FieldError, SpecError, Warmup
 from stepsize.finding.stability import Moment, StabilityCourse, stable_rate
+from stepsize.finding.studies import Trained, WarmupStudy
 from stepsize.finding.warmup import recommend_warmup
-from stepsize.finding.warmup_study import Trained, WarmupStudy
 
 
 def course_of(limits, rate=0.1, first=0, **more):

@@ -130,3 +130,11 @@ def test_a_linear_ramp_may_begin_at_zero():
 def test_a_share_is_part_of_the_fall(share):
     with pytest.raises(FieldError, match="share must be in"):
         suggest(RangeCurve(RATES, [ramp()]), share=share)
+
+
+def test_a_flat_bottom_to_the_end_is_no_fall():
+    draw = np.random.default_rng(0)
+    losses = [(2.0 if rate < 1e-3 else 1.0) + draw.normal(0, 0.02) for rate in RATES]
+    found = suggest(RangeCurve(RATES, [losses]))
+    assert found.high is not None
+    assert "stays there to the end of the ramp" in found.why

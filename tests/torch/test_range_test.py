@@ -830,3 +830,37 @@ def test_what_the_step_itself_does_is_refused_beside_it():
     refused(message, *READY[:2], step=lambda: 1.0, accuracy=True)
     message = f"autocast must be left out where step is given, got torch.bfloat16; {cure}"
     refused(message, *READY[:2], step=lambda: 1.0, autocast=torch.bfloat16)
+
+
+def test_an_optimizer_beside_a_task_is_refused():
+    class Made:
+        def build(self, seed):
+            return seed
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(FieldError, match="optimizer must be left out where a task is given"):
+        range_test(Made(), optimizer)
+    with pytest.raises(FieldError, match="build.seed. must be what gives a run"):
+        range_test(Made())
+
+
+def test_one_thing_in_also_is_told_to_be_a_list():
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    later = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    with pytest.raises(FieldError, match=r"write also=\[...\]"):
+        range_test(net, optimizer, step=lambda: 1.0, also=later)
+
+
+def test_groups_that_join_in_the_middle_are_told():
+    net, more = Net(), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def step():
+        optimizer.step()
+        optimizer.add_param_group({"params": [more]})
+        return 1.0
+
+    with pytest.raises(FieldError, match="of the 1 groups that it began with"):
+        range_test(net, optimizer, step=step, steps=10, repeats=1)
+    assert len(optimizer.param_groups) == 1

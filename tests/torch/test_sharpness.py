@@ -558,3 +558,28 @@ def test_numbers_that_are_no_momentum_are_refused(settings):
         stability_limit(1.0, **settings)
     with pytest.raises(FieldError, match="sharpness must be a number"):
         stability_limit(math.nan)
+
+
+def test_a_model_or_its_generator_of_parameters_will_do():
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2).double(), torch.randn(8, 3, dtype=torch.float64)
+
+    def loss():
+        return model(x).square().mean()
+
+    found = sharpness(loss(), list(model.parameters()))
+    assert sharpness(loss(), model) == sharpness(loss(), model.parameters()) == found
+
+
+def test_momentum_is_told_once():
+    w = torch.ones(1, requires_grad=True)
+    with pytest.raises(FieldError, match="must be left out beside an optimizer"):
+        stability_limit(1.0, torch.optim.Adam([w]), momentum=0.9)
+    with pytest.raises(FieldError, match="scaled element by element, got 'Rprop'"):
+        stability_limit(1.0, torch.optim.Rprop([w]))
+
+
+def test_losses_of_samples_are_told_by_their_shape():
+    w = torch.ones(3, requires_grad=True)
+    with pytest.raises(FieldError, match=r"one number with a graph, got \(3,\)"):
+        sharpness(w**2, [w])

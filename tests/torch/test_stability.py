@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from stepsize import Cosine, FieldError, Warmup
+from stepsize import Cosine, FieldError, Task, Warmup
 from stepsize.finding.stability import StabilityCourse
 from stepsize.plot import stability
 from stepsize.torch import Scheduler
@@ -307,3 +307,38 @@ def test_a_study_has_a_column_for_each_length(dark):
 def test_a_course_without_limits_has_no_picture():
     with pytest.raises(FieldError, match="a picture of stability must be of moments with a limit"):
         stability(StabilityCourse(()))
+
+
+def test_a_bias_before_batchnorm_does_not_spoil_adams_limit():
+    torch.manual_seed(0)
+    x = torch.randn(256, 8)
+    y = (x[:, 0] > 0).long()
+    task = Task.from_torch(
+        lambda: nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2)),
+        cross_entropy, (x, y), (x, y), lambda p: torch.optim.AdamW(p, lr=0.01),
+        batch_size=32, epochs=5,
+    )  # fmt: skip
+    study = warmup_study(task, rate=0.01, warmup=4, steps=10, every=2)
+    limits = [m.limit for run in study.runs for m in run.course if m.limit is not None]
+    assert min(limits) > 1e-3  # in eval mode, where the bias has curvature, it would be 1e-6
+
+
+def test_a_probe_leaves_batchnorm_as_it_is():
+    x, y = torch.randn(64, 4), torch.zeros(64, dtype=torch.long)
+    task = Task.from_torch(
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)),
+        cross_entropy, (x, y), (x, y), lambda p: torch.optim.SGD(p, lr=0.1),
+        batch_size=16, epochs=1,
+    )  # fmt: skip
+    run = task.build(0)
+    run.step()
+    before = {name: buffer.clone() for name, buffer in run.model.named_buffers()}
+    modes = [module.training for module in run.model.modules()]
+    assert run.probe().item() == run.probe().item()
+    assert all(torch.equal(b, before[name]) for name, b in run.model.named_buffers())
+    assert [module.training for module in run.model.modules()] == modes
+
+
+def test_a_study_needs_a_seed():
+    with pytest.raises(FieldError, match="seeds must be one seed at least"):
+        warmup_study(lambda seed: None, rate=0.1, warmup=3, steps=5, seeds=())

@@ -95,7 +95,10 @@ def _check_endings(output: tuple[str, ...]) -> None:
 
 
 def _measured(source: str, name: str, settings: dict[str, Any], *, quiet: bool) -> "RangeTest":
-    from stepsize.task_file import load_task  # noqa: PLC0415 (a command loads what it needs)
+    from stepsize.task_file import (  # noqa: PLC0415 (a command loads what it needs)
+        in_the_file,
+        load_task,
+    )
 
     task = load_task(source, name)
     try:
@@ -106,7 +109,8 @@ def _measured(source: str, name: str, settings: dict[str, Any], *, quiet: bool) 
         raise StepsizeError("a range test needs torch: pip install 'stepsize[torch]'") from None
     steps, repeats = settings.get("steps", STEPS), settings.get("repeats", REPEATS)
     with _told(steps, repeats, quiet=quiet) as on_step:
-        return range_test(task, on_step=on_step, **settings)
+        found: RangeTest = in_the_file(source, range_test, task, on_step=on_step, **settings)
+    return found
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from stepsize.finding.reading import read_curve, write_curve
 from stepsize.finding.report import RangeTest
 from stepsize.finding.rules import RULES, averaged, minimum, slide, steepest, valley
 from stepsize.finding.stability import Moment, StabilityCourse, stable_rate
+from stepsize.finding.studies import WarmupStudy
 from stepsize.finding.suggestion import Suggestion, suggest
 from stepsize.finding.warmup import WarmupAdvice, recommend_warmup
-from stepsize.finding.warmup_study import WarmupStudy
 
 __all__ = [
     "RULES",

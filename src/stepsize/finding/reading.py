@@ -3,7 +3,8 @@
 | from | what is read |
 | --- | --- |
 | a CSV file with a header | a column of rates and one of losses; Lightning's CSVLogger too |
-| a JSON file | the same as lists by name, or what a `RangeTest` saved |
+| a JSON file | the same as lists by name, a list of records, or what a `RangeTest` saved |
+| a pandas or polars table | the same columns |
 | Lightning's `tuner.lr_find(...)` | its `results` |
 | torch-lr-finder's `LRFinder` | its `history` |
 | fastai's `learn.recorder` | its `lrs` and `losses`, of which the losses are averages already |
@@ -13,6 +14,7 @@ No other finder is imported: objects are read by attribute.
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +62,8 @@ def _has_rows(held: Columns) -> bool:
 
 
 def _held_by(finder: Any) -> Columns:
+    if hasattr(finder, "columns") and hasattr(finder, "__getitem__"):  # a table of pandas or polars
+        return {str(name): _plain(finder[name]) for name in finder.columns}
     for name in ("results", "history"):
         found = getattr(finder, name, None)
         if isinstance(found, Mapping):
@@ -70,23 +74,42 @@ def _held_by(finder: Any) -> Columns:
     raise SpecError(f"a curve is read from {told}, not from {type(finder).__name__}")
 
 
+def _plain(column: Any) -> list[Any]:
+    """Give the values of a column; pandas says NaN where there is none."""
+    values = column.tolist() if hasattr(column, "tolist") else list(column)
+    missing = [isinstance(value, float) and math.isnan(value) for value in values]
+    return [None if gone else value for gone, value in zip(missing, values, strict=True)]
+
+
 def _file(path: Path) -> Columns:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Excel begins files with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} cannot be read: {error}") from error
     if path.suffix == ".csv":
-        rows = list(csv.DictReader(text.splitlines()))
-        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+        first = text.partition("\n")[0]
+        return _columns(list(csv.DictReader(text.splitlines(), delimiter=_between(first))))
     if path.suffix != ".json":
         raise SpecError(f"{path} must end in .csv or .json to be read as a curve")
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise SpecError(f"{path} is no JSON: {error}") from error
+    if isinstance(found, list) and found and all(isinstance(line, dict) for line in found):
+        return _columns(found)
     if not isinstance(found, dict):
         raise SpecError(f"{path} must hold lists of rates and losses by name")
     return found
+
+
+def _between(line: str) -> str:
+    """Give what stands between the names of a header: a comma, a semicolon or a tab."""
+    return max(",;\t", key=line.count)
+
+
+def _columns(lines: Sequence[Mapping[str, Any]]) -> Columns:
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {name: [line.get(name) for line in lines] for name in names}
 
 
 def _column(held: Columns, asked: str | None, known: Iterable[str], what: str) -> str:
@@ -110,27 +133,44 @@ def _names(held: Columns) -> str:
 def _joined(held: Columns, rate: str, loss: str) -> RangeCurve:
     """Pair rates and losses, by the step where a logger gave them lines of their own."""
     names = {"rate": rate, "loss": loss, **({"score": "score"} if "score" in held else {})}
+    if len(held[loss]) > len(held[rate]):
+        told = f"{len(held[rate])} rates in {rate!r} and {len(held[loss])} losses in {loss!r}"
+        raise SpecError(f"a curve needs a rate for every loss; there are {told}")
+    runs = [_row(lines, names) for lines in _lines(held, names).values()]
+    rates = max((run["rate"] for run in runs), key=len)
+    for run in runs:
+        if run["rate"] != rates[: len(run["rate"])]:
+            raise SpecError("the repeats have losses at different rates: read each on its own")
+    if not any(run["loss"] for run in runs):
+        raise SpecError(f"no step has both {rate!r} and {loss!r}")
+    scores = tuple(run["score"] for run in runs) if "score" in names else ()
+    return RangeCurve(rates, tuple(run["loss"] for run in runs), scores)
+
+
+def _lines(held: Columns, names: Mapping[str, str]) -> dict[Any, list[dict[str, float]]]:
+    """Give what is known of each step, by run."""
     steps = next((held[name] for name in _STEPS if name in held), None)
     runs = next((held[name] for name in _REPEATS if name in held), None)
     seen: dict[Any, dict[Any, dict[str, float]]] = {}
-    for i in range(max(len(held[name]) for name in names.values())):
+    for i in range(len(held[names["rate"]])):
         step = steps[i] if steps else i
         line = seen.setdefault(runs[i] if runs else "", {}).setdefault(step, {})
         for kind, name in names.items():
             value = held[name][i] if i < len(held[name]) else ""
             if value not in ("", None):
                 line[kind] = _number(name, value)
-    rows = [[line for line in run.values() if "rate" in line] for run in seen.values()]
-    if not any("loss" in line for row in rows for line in row):
-        raise SpecError(f"no step has both {rate!r} and {loss!r}")
-    rates = tuple(line["rate"] for line in max(rows, key=len))
-    scores = tuple(_values(row, "score") for row in rows) if "score" in names else ()
-    return RangeCurve(rates, tuple(_values(row, "loss") for row in rows), scores)
+    return {run: list(lines.values()) for run, lines in seen.items()}
 
 
-def _values(row: list[dict[str, float]], kind: str) -> tuple[float, ...]:
-    """Give a column up to where it ends; a logger may leave lines out in between."""
-    return tuple(line[kind] for line in row if kind in line)
+def _row(lines: list[dict[str, float]], names: Mapping[str, str]) -> dict[str, tuple[float, ...]]:
+    """Give the columns of one run: its whole lines, and the rates after the last of them.
+
+    A logger that tells the loss at some steps alone leaves others out: those are no part of it.
+    """
+    lines = [line for line in lines if "rate" in line]
+    ends = max((i + 1 for i, line in enumerate(lines) if "loss" in line), default=0)
+    kept = [line for i, line in enumerate(lines) if i >= ends or "loss" in line]
+    return {kind: tuple(line[kind] for line in kept if kind in line) for kind in names}
 
 
 def _number(name: str, value: Any) -> float:

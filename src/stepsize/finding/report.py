@@ -139,6 +139,9 @@ def losses_panel(curve: RangeCurve, *, log: bool) -> Panel:
     kept = [until_diverged(row) for row in curve.losses]
     zeros = sum(rate <= 0.0 for rate in curve.rates) if log else 0
     rates = curve.rates[zeros : max(map(len, kept))]
+    if not any(kept):
+        x, y = Axis("learning rate", 0.0, 1.0), Axis("loss", 0.0, 1.0)
+        return Panel("no loss is finite", x, y, ())
     begun = max(row[0] for row in kept if row)
     least = min(min(row) for row in kept if row)
     top = begun + max(0.5 * (begun - least), 1e-3 * abs(begun), 1e-12)

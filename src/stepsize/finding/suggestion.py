@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 SHARE = 0.9  # of the fall of the loss; chosen on half of the problems of benchmarks/finders.py
 _LEAST = 10  # steps, to tell a fall from noise
 _CLEAR = 5.0  # standard deviations of the smooth curve: its least value is one of many
+_SHARP = 0.02  # of the fall, in a tenth of the ramp
 _DIGITS = 1e-6  # of float32
 _RESAMPLED = 200
 _SHOWN = (0.05, 0.5, 0.95)  # quantiles
@@ -144,24 +145,24 @@ class _Seen:
                 return f"the loss diverged {at}, before {_LEAST} steps; start lower"
             told = f"it has {len(self.rates)} steps, and {_LEAST} are needed to tell a fall"
             return f"the curve is too short: {told}"
-        fall, noise = self._fall(), self._noise()
-        if fall > max(_CLEAR * self._uncertain(), _DIGITS * abs(_start(self.smooth))):
+        fall = self._fall()
+        clear = max(_CLEAR * self._uncertain(), _DIGITS * abs(_start(self.smooth)))
+        if fall > clear:
             return ""
-        told = f"the loss falls by {spoken(fall)}, and single losses scatter by {spoken(noise)}"
+        told = f"the loss falls by {spoken(fall)}, and noise alone may look like {spoken(clear)}"
         rises = self._rises_from()
         end = f"it rises from {_rate(rises)} on" if rises else "no rate that was tried moves it"
-        return f"{told}: no rate below shows that it learns; {end}"
+        return f"{told}; {end}"
 
     def others(self) -> Iterator[Array]:
         """Give smooth curves that might have been seen as well."""
         return self._smoother.again(self._capped, self._noise(), _RESAMPLED)
 
     def still_falls(self) -> bool:
-        """Tell whether the ramp ended before the loss rose clearly."""
-        rise = self.smooth[int(self.smooth.argmin()) :].max() - self.smooth.min()
-        return not self.diverged and bool(
-            rise < max(0.1 * self._fall(), _CLEAR * self._uncertain())
-        )
+        """Tell whether the loss was still falling where the ramp ended."""
+        tenth = max(len(self.smooth) // 10, 2)
+        fell = float(self.smooth[-2 * tenth : -tenth].mean() - self.smooth[-tenth:].mean())
+        return not self.diverged and fell > max(_SHARP * self._fall(), 2 * self._uncertain())
 
     def told(self, share: float) -> str:
         """Say what the curve shows."""
@@ -175,7 +176,9 @@ class _Seen:
             count, of = self.diverged, len(self._rows)
             which = "" if of == 1 else f" in {count} of {of} repeats"
             return f"{told}; it diverged by {_rate(self.rates[-1])}{which}"
-        return f"{told}; beyond, it rises"
+        rise = float(self.smooth[-1] - self.smooth[bottom])
+        stays = rise < max(_SHARP * self._fall(), _CLEAR * self._uncertain())
+        return f"{told}; beyond, it " + ("stays there to the end of the ramp" if stays else "rises")
 
     def _fall(self) -> float:
         return _start(self.smooth) - float(self.smooth.min())

@@ -10,7 +10,7 @@ from stepsize.errors import SpecError
 from stepsize.files.disk import write_whole
 from stepsize.finding.report import RangeTest
 from stepsize.finding.stability import StabilityCourse
-from stepsize.finding.warmup_study import WarmupStudy
+from stepsize.finding.studies import WarmupStudy
 from stepsize.look.spreads import StepSizeHistory
 from stepsize.plot.panels import plot
 from stepsize.plot.rates import range_test

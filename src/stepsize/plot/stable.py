@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from stepsize.errors import FieldError
 from stepsize.finding.stability import Moment, StabilityCourse
-from stepsize.finding.warmup_study import WarmupStudy
+from stepsize.finding.studies import WarmupStudy
 from stepsize.plot.panels import DARK, LIGHT
 
 if TYPE_CHECKING:

@@ -126,8 +126,9 @@ def range_test(
     settings = Settings(rates, diverged, accumulate, autocast, on_step)
     for name, count, least in (("repeats", repeats, 1), ("seed", seed, 0)):
         Bounds(ge=least, whole=True).admit(name, count)
-    if optimizer is None and callable(getattr(model, "build", None)):
+    if not isinstance(model, Module) and callable(getattr(model, "build", None)):
         others = {"loss_fn": loss_fn, "loader": loader, "step": step, "scaler": scaler}
+        others["optimizer"] = None if optimizer is None else type(optimizer).__name__
         _check_out(
             "a task", "tell the task", autocast=autocast, accuracy=accuracy or None, **others
         )
@@ -205,6 +206,9 @@ def _of_task(task: Any, settings: Settings, seeds: range) -> tuple[list[Row], Ra
         keep_streams(kept)
         for repeat, seed in enumerate(seeds):
             run = task.build(seed)
+            if not (hasattr(run, "optimizer") and callable(getattr(run, "step", None))):
+                rule = "what gives a run, with an optimizer and a step()"
+                raise FieldError.of("task: build(seed)", rule, type(run).__name__)
             check_optimizer(run.optimizer)
             ratios = ratios_of(run.optimizer)
             quieten(run.optimizer)

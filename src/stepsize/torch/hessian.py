@@ -87,7 +87,8 @@ class Hessian:
     def _slopes(self, loss: Tensor) -> Sequence[Tensor | None]:
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             cure = "give it before loss.backward(), from a model evaluated with gradients enabled"
-            raise FieldError.of("loss", "one number with a graph", loss, cure)
+            given = tuple(loss.shape) if isinstance(loss, Tensor) and loss.numel() > 1 else loss
+            raise FieldError.of("loss", "one number with a graph", given, cure)
         self.passes += 1
         found = torch.autograd.grad(
             loss.reshape(()), self._params, create_graph=True, allow_unused=True

@@ -115,6 +115,14 @@ def stability_limit(
     """
     value = float(sharpness)
     if optimizer is not None:
+        if momentum or dampening or nesterov:
+            rule = "left out beside an optimizer, which tells them"
+            raise FieldError.of(
+                "momentum, dampening, nesterov", rule, (momentum, dampening, nesterov)
+            )
+        if isinstance(inside(optimizer), _OTHERS):
+            rule = "one whose steps are lr times a gradient that is scaled element by element"
+            raise FieldError.of("optimizer", rule, type(inside(optimizer)).__name__)
         return min(stable_rate(value, *momentum_of(optimizer, g)) for g in optimizer.param_groups)
     beta = float(_MOMENTUM.admit("stability_limit: momentum", momentum))
     less = float(_MOMENTUM.admit("stability_limit: dampening", dampening))

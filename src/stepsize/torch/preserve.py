@@ -65,6 +65,8 @@ def preserved(
         raise FieldError.of("model", "a torch.nn.Module", type(model).__name__)
     if not isinstance(optimizer, Optimizer):
         raise FieldError.of("optimizer", "a torch.optim.Optimizer", type(optimizer).__name__)
+    if not isinstance(also, Iterable):
+        raise FieldError.of("also", "a list of things", type(also).__name__, "write also=[...]")
     kept = Kept()
     try:
         keep_streams(kept)

@@ -46,7 +46,11 @@ class Hand:
             del args, kwargs
             rate, found = cell[0], getattr(optimizer, "found_inf", None)
             cell[1] = found is None or cell[1] or not found.item()
-            for group, ratio in zip(optimizer.param_groups, by, strict=True):
+            groups = optimizer.param_groups
+            if len(groups) != len(by):
+                rule = f"of the {len(by)} groups that it began with, throughout the test"
+                raise FieldError.of("optimizer", rule, f"{len(groups)} groups")
+            for group, ratio in zip(groups, by, strict=True):
                 held = group["lr"]
                 if isinstance(held, Tensor):
                     held.fill_(rate * ratio)

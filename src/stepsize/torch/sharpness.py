@@ -5,11 +5,12 @@ every step, until the loss is no longer what it was there: `stability_limit` say
 may be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from stepsize.errors import FieldError
 from stepsize.schedules.fields import Bounds
@@ -45,7 +46,7 @@ class Sharpness:
 
 def sharpness(
     loss: Loss,
-    params: Sequence[Tensor],
+    params: Iterable[Tensor] | Module,
     *,
     weights: Sequence[float] | None = None,
     preconditioner: Sequence[Tensor | float] | None = None,
@@ -69,7 +70,8 @@ def sharpness(
         loss: a number with a graph, which is kept; or a function that evaluates it afresh for each
             product, in less memory (two backward passes for each); or several of those, for batches
             of which the loss is the mean. A function has to give the same loss each time.
-        params: where to differentiate; whole tensors, no DTensors.
+        params: where to differentiate, such as `model.parameters()` or the model; whole tensors, no
+            DTensors.
         weights: how much each of several functions counts, such as the sizes of their batches.
         preconditioner: P⁻¹, for the largest eigenvalue of P⁻¹H: what the step of each element is
             multiplied with, for each parameter a number or a tensor of its shape, not negative.
@@ -92,6 +94,8 @@ def sharpness(
     """
     closeness = float(Bounds(gt=0).admit("sharpness: tolerance", tolerance))
     products = int(Bounds(ge=1, whole=True).admit("sharpness: most", most))
+    given = params.parameters() if isinstance(params, Module) else params
+    params = list(given)
     free = _free(params)
     roots = _roots(preconditioner, params)
     hessian = Hessian(weighted(loss, weights), free)

@@ -6,7 +6,7 @@ from typing import Any
 
 from stepsize.errors import FieldError
 from stepsize.finding.stability import StabilityCourse
-from stepsize.finding.warmup_study import Trained, WarmupStudy
+from stepsize.finding.studies import Trained, WarmupStudy
 from stepsize.schedules.fields import Bounds
 from stepsize.schedules.warmup import Warmup
 from stepsize.torch.looking import present
@@ -64,6 +64,8 @@ def warmup_study(
     count = int(whole.admit("warmup_study: steps", steps))
     given = warmup if isinstance(warmup, Sequence) else [warmup]
     lengths = sorted({0, *(int(whole.admit("warmup_study: warmup", w)) for w in given)})
+    if not len(seeds):
+        raise FieldError.of("warmup_study: seeds", "one seed at least", seeds)
     build = task if callable(task) else task.build
     logged = {"every": int(whole.admit("warmup_study: every", every)), **settings}
     runs = []

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from stepsize.errors import FieldError, MismatchError
@@ -137,12 +138,13 @@ class TorchRun:
         Args:
             size: samples; all where there are fewer.
 
-        The batch is the same at every call and for every seed. The model is in eval mode: no
-        dropout, and BatchNorm uses its running statistics and leaves them as they are. Autocast is
-        off, for second derivatives.
+        The batch is the same at every call and for every seed. There is no dropout. BatchNorm uses
+        the batch's statistics, as in training, and its running ones stay as they are: the curvature
+        is that of the loss that is trained, in which a bias before BatchNorm has no part. Autocast
+        is off, for second derivatives.
         """
         count = int(Bounds(ge=1, whole=True).admit("probe: size", size))
-        with self._quiet(0, PROBE), torch.enable_grad():
+        with self._quiet(0, PROBE), _batch_statistics(self.model), torch.enable_grad():
             if self._probed is None or self._probed[0] != count:
                 self._probed = count, self._setting.data.probe(count)
             x, y = self._probed[1]
@@ -194,6 +196,22 @@ class TorchRun:
         except (RuntimeError, ValueError, KeyError) as error:
             raise MismatchError(f"the state belongs to another model: {error}") from error
         self.position, self._seed = state["step"], state["seed"]
+
+
+@contextmanager
+def _batch_statistics(model: Module) -> Iterator[None]:
+    """Let BatchNorm use the statistics of its batch, and keep the running ones as they are."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    held = [(norm._buffers, dict(norm._buffers)) for norm in norms]  # noqa: SLF001 (as they are)
+    for norm, (own, buffers) in zip(norms, held, strict=True):
+        norm.training = True
+        # copies, as the graph keeps what was written to
+        own.update({name: None if b is None else b.clone() for name, b in buffers.items()})
+    try:
+        yield
+    finally:
+        for own, buffers in held:
+            own.update(buffers)
 
 
 def _module(made: Any) -> Module:
