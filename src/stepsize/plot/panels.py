@@ -105,7 +105,6 @@ def _columns(names: Sequence[str]) -> int:
 
 def scales(axes: "Axes", panel: Panel, theme: dict[str, str]) -> None:
     """Set the extents, ticks and names of axes as a panel has them."""
-    axes.set_facecolor(theme["paper"])
     axes.set_xlabel(panel.x.name or "time (needs a horizon)", color=theme["faint"])
     told = panel.title if panel.title and panel.y.name != "factor" else ""
     axes.set_ylabel(told or f"{panel.title} {panel.y.name}".strip(), color=theme["ink"])
@@ -116,6 +115,12 @@ def scales(axes: "Axes", panel: Panel, theme: dict[str, str]) -> None:
         axes.set_ylim(panel.y.low, panel.y.high * (panel.y.high / panel.y.low) ** 0.04)
     else:
         axes.set_ylim(panel.y.low - room, panel.y.high + room)
+    bare(axes, theme)
+
+
+def bare(axes: "Axes", theme: dict[str, str]) -> None:
+    """Leave of the frame a line below, and a faint grid."""
+    axes.set_facecolor(theme["paper"])
     axes.grid(visible=True, color=theme["faint"], alpha=0.25, linewidth=0.7)
     axes.minorticks_off()
     axes.tick_params(colors=theme["faint"], length=0, labelsize="small")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from stepsize.errors import FieldError
 from stepsize.finding.stability import Moment, StabilityCourse
 from stepsize.finding.studies import WarmupStudy
-from stepsize.plot.panels import DARK, LIGHT
+from stepsize.plot.panels import DARK, LIGHT, bare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def stability(found: WarmupStudy | StabilityCourse, *, dark: bool = False) -> Fi
     grid[0, 0].set_ylabel("rate, stability limit", color=theme["ink"])
     grid[1, 0].set_ylabel("loss", color=theme["ink"])
     for axes in grid.flat:
-        _bare(axes, theme)
+        bare(axes, theme)
     grid[0, 0].legend(frameon=False, fontsize="small", labelcolor=theme["ink"])
     return figure
 
@@ -108,13 +108,3 @@ def _lines(moments: Sequence[Moment]) -> tuple[list[int], list[float], list[floa
     known = [(s, r, limit) for s, r, limit in told if math.isfinite(limit)]
     steps, rates, limits = zip(*known, strict=True) if known else ((), (), ())
     return list(steps), list(rates), list(limits)
-
-
-def _bare(axes: "Axes", theme: dict[str, str]) -> None:
-    axes.set_facecolor(theme["paper"])
-    axes.grid(visible=True, color=theme["faint"], alpha=0.25, linewidth=0.7)
-    axes.minorticks_off()
-    axes.tick_params(colors=theme["faint"], length=0, labelsize="small")
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(theme["faint"])
