@@ -138,3 +138,18 @@ def test_a_flat_bottom_to_the_end_is_no_fall():
     found = suggest(RangeCurve(RATES, [losses]))
     assert found.high is not None
     assert "stays there to the end of the ramp" in found.why
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_repeat_without_one_finite_loss_leaves_the_others_theirs(others):
+    rows = [ramp(i) for i in range(others)]
+    found = suggest(RangeCurve(RATES, [[math.nan] * 100, *rows]))
+    alone = suggest(RangeCurve(RATES, rows))
+    assert found.rate == alone.rate
+    assert f"{others + 1} of {others + 1} repeats" in found.why
+
+
+def test_most_repeats_without_one_finite_loss_are_no_answer():
+    found = suggest(RangeCurve(RATES, [[math.nan] * 100, [math.inf] * 100, ramp()]))
+    assert found.rate is None
+    assert "diverged at once" in found.why

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepsize.finding.curve import RangeCurve
-from stepsize.finding.smoothing import NORMAL, Smoother
+from stepsize.finding.smoothing import NORMAL, Smoother, level_at_start
 
 _LEAST = 10  # steps
 _DIGITS = 1e-6  # of float32
@@ -61,7 +61,7 @@ def smith(curve: RangeCurve) -> Smith | None:
     rates = np.array(curve.rates[:length])
     noise = NORMAL * float(np.median(np.abs(table - smooth)))
     error = noise * smoother.error / math.sqrt(len(rows))
-    start = float(np.median(smooth[: max(length // 10, 5)]))
+    start = level_at_start(smooth)
     above = smooth > start + max(_CLEAR * error, 0.02 * (smooth.max() - start))
     if not above.any() or smooth.max() - start <= _DIGITS * abs(start):
         return None

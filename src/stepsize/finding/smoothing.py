@@ -11,6 +11,7 @@ Array = NDArray[np.float64]
 _WIDTHS = 30  # a kernel's standard deviation is this part of the ramp
 _NARROWEST = 1.5  # steps
 _FAR = 3.0
+_FEWEST = 5  # steps that say where a curve begins
 _MEDIAN = math.sqrt(math.pi / 2)  # a median's standard deviation, in those of a mean
 NORMAL = 1.4826  # the standard deviation of a normal law in median absolute deviations
 _BLOCK = 5  # steps whose residuals are drawn together: neighbours are alike
@@ -47,6 +48,11 @@ class Smoother:
             moves = draw.integers(-2 * _BLOCK, 2 * _BLOCK + 1, size=-(-length // _BLOCK))
             steps = _reflected(np.arange(length) + np.repeat(moves, _BLOCK)[:length], length)
             yield self(smooth[chosen] + residuals[sources][:, steps])
+
+
+def level_at_start(values: Array) -> float:
+    """Give what a curve begins with, before its rates do anything: the median of a tenth of it."""
+    return float(np.median(values[: max(len(values) // 10, _FEWEST)]))
 
 
 def _running_median(values: Array) -> Array:

@@ -12,7 +12,7 @@ from stepsize.drawing.series import spoken
 from stepsize.errors import FieldError
 from stepsize.finding.curve import RangeCurve
 from stepsize.finding.divergence import until_diverged
-from stepsize.finding.smoothing import NORMAL, Smoother
+from stepsize.finding.smoothing import NORMAL, Smoother, level_at_start
 
 Array = NDArray[np.float64]
 
@@ -108,17 +108,13 @@ def smooth_curve(curve: RangeCurve) -> tuple[list[float], list[float]]:
 def _reached(rates: Array, smooth: Array, share: float) -> float:
     """Give the rate, between two steps in its logarithm, by which a share of the fall is made."""
     bottom = int(smooth.argmin())
-    level = _start(smooth) - share * (_start(smooth) - smooth[bottom])
+    level = level_at_start(smooth) - share * (level_at_start(smooth) - smooth[bottom])
     above = np.flatnonzero(smooth[: bottom + 1] > level)
     if not len(above) or above[-1] == bottom:
         return float(rates[bottom])
     i = int(above[-1])
     part = (smooth[i] - level) / (smooth[i] - smooth[i + 1])
     return float(rates[i] * (rates[i + 1] / rates[i]) ** part)
-
-
-def _start(smooth: Array) -> float:
-    return float(np.median(smooth[: max(len(smooth) // 10, 5)]))
 
 
 class _Seen:
@@ -131,10 +127,13 @@ class _Seen:
         length = sorted(map(len, kept))[len(kept) // 2]
         self.diverged = sum(len(row) < len(rates) for row in kept)
         self.rates = np.array(rates[:length])
-        self._rows = np.array([_filled(row, length) for row in kept])
+        self._repeats = len(kept)
+        self._rows = np.array(
+            [_filled(row, length) for row in kept if row]
+        )  # one of none: no curve
         if length >= _LEAST:
             self._smoother = Smoother(length)
-            self._capped = np.minimum(self._rows, [[_start(row)] for row in self._rows])
+            self._capped = np.minimum(self._rows, [[level_at_start(r)] for r in self._rows])
             self.smooth = self._smoother(self._capped)
 
     def no_answer(self) -> str:
@@ -146,7 +145,7 @@ class _Seen:
             told = f"it has {len(self.rates)} steps, and {_LEAST} are needed to tell a fall"
             return f"the curve is too short: {told}"
         fall = self._fall()
-        clear = max(_CLEAR * self._uncertain(), _DIGITS * abs(_start(self.smooth)))
+        clear = max(_CLEAR * self._uncertain(), _DIGITS * abs(level_at_start(self.smooth)))
         if fall > clear:
             return ""
         told = f"the loss falls by {spoken(fall)}, and noise alone may look like {spoken(clear)}"
@@ -167,13 +166,13 @@ class _Seen:
     def told(self, share: float) -> str:
         """Say what the curve shows."""
         bottom = int(self.smooth.argmin())
-        start, least = spoken(_start(self.smooth)), spoken(float(self.smooth[bottom]))
+        start, least = spoken(level_at_start(self.smooth)), spoken(float(self.smooth[bottom]))
         told = f"the loss falls from {start} to {least} at {_rate(self.rates[bottom])}"
         told += f", by {share:.0%} of that at the rate suggested"
         if self.still_falls():
             return f"{told}; it still fell where the ramp ended: go on to larger rates"
         if self.diverged:
-            count, of = self.diverged, len(self._rows)
+            count, of = self.diverged, self._repeats
             which = "" if of == 1 else f" in {count} of {of} repeats"
             return f"{told}; it diverged by {_rate(self.rates[-1])}{which}"
         rise = float(self.smooth[-1] - self.smooth[bottom])
@@ -181,7 +180,7 @@ class _Seen:
         return f"{told}; beyond, it " + ("stays there to the end of the ramp" if stays else "rises")
 
     def _fall(self) -> float:
-        return _start(self.smooth) - float(self.smooth.min())
+        return level_at_start(self.smooth) - float(self.smooth.min())
 
     def _noise(self) -> float:
         """Give the standard deviation of one loss, from how far it is off its neighbours' line."""
@@ -195,7 +194,7 @@ class _Seen:
     def _rises_from(self) -> float | None:
         """Give the first rate from which on the loss lies above where it began."""
         whole = self._smoother(self._rows)
-        above = whole > _start(whole) + _CLEAR * self._uncertain()
+        above = whole > level_at_start(whole) + _CLEAR * self._uncertain()
         if not above[-1]:
             return None
         return float(self.rates[len(above) - int(np.argmin(above[::-1]))])
@@ -203,7 +202,7 @@ class _Seen:
 
 def _filled(row: list[float], length: int) -> list[float]:
     """Let a repeat that diverged early stay at its worst: it took part, and it failed."""
-    return row[:length] + [max(row, default=math.inf)] * (length - len(row))
+    return row[:length] + [max(row)] * (length - len(row))
 
 
 def _rate(rate: float | None) -> str:
