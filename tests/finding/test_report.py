@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from stepsize.finding import RangeCurve, RangeTest
 
@@ -65,4 +66,11 @@ def test_what_is_kept_can_be_read_by_people():
 def test_losses_that_are_never_finite_have_a_text_and_a_picture():
     test = RangeTest(RangeCurve(RATES, [[math.nan] * 100]))
     assert "no rate: the loss diverged" in test.text()
+    assert test._repr_svg_().startswith("<svg")
+
+
+@pytest.mark.parametrize(("rate", "ramp"), [(0.1, "geometric"), (0.0, "linear")])
+def test_a_curve_of_one_step_has_a_text_and_a_picture(rate, ramp):
+    test = RangeTest(RangeCurve([rate], [[1.0]]), ramp=ramp)
+    assert "too short" in test.text()
     assert test._repr_svg_().startswith("<svg")

@@ -145,7 +145,10 @@ def losses_panel(curve: RangeCurve, *, log: bool) -> Panel:
     begun = max(row[0] for row in kept if row)
     least = min(min(row) for row in kept if row)
     top = begun + max(0.5 * (begun - least), 1e-3 * abs(begun), 1e-12)
-    x = Axis("learning rate", rates[0], rates[-1], log=log)
+    last = (
+        rates[-1] if len(rates) > 1 else 2.0 * rates[0] + float(not rates[0])
+    )  # an axis of length
+    x = Axis("learning rate", rates[0], last, log=log)
     y = Axis("loss", least - 0.05 * (top - least), top)
     names = ("",) if len(kept) == 1 else tuple(f"repeat {i + 1}" for i in range(len(kept)))
     series = []
